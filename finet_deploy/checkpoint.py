@@ -92,7 +92,7 @@ def load_checkpoint(path: Path | str, config: ModelConfig | None = None, *, stri
     model = create_from_config(config).eval()
     if metadata.get("deploy"):
         model = fuse(model)
-    _load(model, state, path, strict, notes)
+    _load(model, config.title, state, path, strict, notes)
     origin = {
         "kind": "checkpoint",
         "path": path.name,
@@ -211,16 +211,18 @@ def _choose_config(config: ModelConfig | None, metadata: dict[str, Any], path: P
     return own
 
 
-def _load(model: nn.Module, state: dict[str, Tensor], path: Path, strict: bool, notes: list[str]) -> None:
+def _load(
+    model: nn.Module, title: str, state: dict[str, Tensor], path: Path, strict: bool, notes: list[str]
+) -> None:
     expected = model.state_dict()
-    _refuse_shapes(model, expected, state, path)
+    _refuse_shapes(title, expected, state, path)
     missing = [name for name in expected if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in expected]
     if missing or unexpected:
         text = _key_report(missing, unexpected, expected)
         if strict:
             raise FinetDeployError(
-                f"the weights do not fit {model.model_config.title}: {text}",
+                f"the weights do not fit {title}: {text}",
                 where=str(path),
                 do="check the model's name and options",
             )
@@ -239,7 +241,7 @@ def _load(model: nn.Module, state: dict[str, Tensor], path: Path, strict: bool, 
 
 
 def _refuse_shapes(
-    model: nn.Module, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
+    title: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor], path: Path
 ) -> None:
     wrong = [name for name in expected if name in state and expected[name].shape != state[name].shape]
     if not wrong:
@@ -248,7 +250,7 @@ def _refuse_shapes(
     found, wanted = tuple(state[name].shape), tuple(expected[name].shape)
     classes = len(wrong) <= 2 and found[1:] == wanted[1:]
     raise FinetDeployError(
-        f"{len(wrong)} of {len(expected)} tensors have another shape than in {model.model_config.title}: "
+        f"{len(wrong)} of {len(expected)} tensors have another shape than in {title}: "
         f"{name} is {found} in the file, {wanted} in the network",
         where=str(path),
         do=f"give --num-classes {found[0]}" if classes else "check the model's name, --num-groups and --se",

@@ -57,6 +57,21 @@ class Preprocessing:
     def to_json_object(self) -> dict[str, Any]:
         return asdict(self)
 
+    @classmethod
+    def from_json_object(cls, data: dict[str, Any]) -> Preprocessing:
+        """Read back what `to_json_object` gave; UsageError when a field is missing, unknown or ill-typed."""
+        try:
+            own = cls(
+                **{**data, "mean": tuple(map(float, data["mean"])), "std": tuple(map(float, data["std"]))}
+            )
+            InterpolationMode(own.interpolation)
+            sound = own.resize >= own.crop > 0 and len(own.mean) == len(own.std) == 3 and min(own.std) > 0
+        except (TypeError, ValueError, KeyError) as error:
+            raise UsageError(f"unreadable preprocessing: {error}", do="check the file's origin") from error
+        if not sound:
+            raise UsageError(f"impossible preprocessing: {own}", do="check the file's origin")
+        return own
+
 
 def preprocessing_for(config: ModelConfig, model: nn.Module | None = None) -> Preprocessing:
     """The paper's (resize 256, crop 224) at the network's input size; a published network's own, if it has one.

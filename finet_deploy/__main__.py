@@ -1,0 +1,47 @@
+"""The `finet-deploy` command: exit 0 done, 1 failed check or failed work, 2 usage, 130 Ctrl-C, 143 SIGTERM."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from types import FrameType
+
+INTERRUPTED, TERMINATED = 130, 143
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM takes the same way out as Ctrl-C, so that the same clean-up runs."""
+
+
+def _on_sigterm(_signal: int, _frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def main() -> None:
+    """Console entry point. Even the imports are covered: Ctrl-C never prints a traceback."""
+    try:
+        signal.signal(signal.SIGTERM, _on_sigterm)
+        from finet_deploy.cli import run
+
+        status = run(sys.argv[1:])
+        sys.stdout.flush()
+    except _Terminated:
+        status = _say_stopped("terminated", TERMINATED)
+    except KeyboardInterrupt:
+        status = _say_stopped("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader (`head`, a closed pager) has gone: nothing more can be said, and it is not an error of ours.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status)
+
+
+def _say_stopped(word: str, status: int) -> int:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not cut the way out short
+    print(f"finet-deploy: {word}; nothing half-written was left behind", file=sys.stderr)  # noqa: T201
+    return status
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""One small file a command; each is a thin shell around a typed function of the package."""

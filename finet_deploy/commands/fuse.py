@@ -1,0 +1,45 @@
+"""`finet-deploy fuse`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from finet_deploy.commands.console import Console, output_options
+from finet_deploy.commands.source import ModelOptions, load_source, model_options
+
+EPILOG = """\b
+Examples:
+  finet-deploy fuse finet_large --se
+  finet-deploy fuse trained.safetensors -o fused.safetensors
+  finet-deploy fuse weights.pth --model resnet18_fbn --num-classes 100 -o fused.safetensors
+"""
+
+
+@click.command("fuse", epilog=EPILOG)
+@click.argument("source")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the deploy form (.safetensors).")
+@model_options
+@output_options
+def command(source: str, output: Path | None, options: ModelOptions, console: Console) -> None:
+    """Fold every normalization of SOURCE (a network's name or a checkpoint) into convolutions.
+
+    Prints what was folded, and what was not and why.
+    """
+    from finet_deploy.checkpoint import save_checkpoint
+    from finet_deploy.fuse import fuse
+
+    loaded = load_source(source, options, console)
+    fused = fuse(loaded.model, example_inputs=(next(iter(loaded.inputs.values())),))
+    report = fused.fuse_report
+    if output is not None:
+        save_checkpoint(fused, output, config=loaded.config, preprocessing=loaded.preprocessing)
+    for item in report.folded:
+        console.detail(f"folded {item.kind} {item.path} into {item.into}")
+    console.result(f"{loaded.config.title}: {len(report.folded)} folded, {len(report.kept)} left")
+    for item in report.kept:
+        console.result(f"left {item.path} ({item.kind}): {item.reason}")
+    if output is not None:
+        console.result(f"wrote {output}")
+    console.document({"report": report.to_json_object(), "output": None if output is None else str(output)})

@@ -27,6 +27,7 @@ __all__ = [
     "default_images",
     "evaluation_inputs",
     "folder_images",
+    "natural_noise",
     "preprocessing_for",
 ]
 
@@ -192,15 +193,15 @@ def evaluation_inputs(photos: Tensor, *, seed: int = 0) -> dict[str, Tensor]:
     H, W = photos.shape[2:]
     generator = torch.Generator().manual_seed(seed)
     inputs = {f"noise_{i}": torch.randn(1, 3, H, W, generator=generator) for i in range(2)}
-    inputs |= {f"imagelike_{i}": _natural_noise(H, W, generator) for i in range(2)}
+    inputs |= {f"imagelike_{i}": natural_noise(H, W, generator) for i in range(2)}
     inputs |= {f"photo_{i}": photo[None].clone() for i, photo in enumerate(photos)}
     inputs["zeros"] = torch.zeros(1, 3, H, W)
-    inputs["large"] = 1e3 * torch.randn(1, 3, H, W, generator=generator)
+    inputs["large"] = 10 * torch.randn(1, 3, H, W, generator=generator)
     inputs["denormal"] = 1e-39 * torch.randn(1, 3, H, W, generator=generator)
     return inputs
 
 
-def _natural_noise(H: int, W: int, generator: torch.Generator) -> Tensor:
+def natural_noise(H: int, W: int, generator: torch.Generator) -> Tensor:
     """(1, 3, H, W) with amplitudes falling as 1/f, as in photographs (Field 1987); mean 0, deviation 1."""
     white = torch.fft.rfft2(torch.randn(3, H, W, generator=generator))
     fy, fx = torch.fft.fftfreq(H)[:, None], torch.fft.rfftfreq(W)[None, :]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["ModelOptions", "Source", "load_source", "model_options"]
 
 CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth"}
-CALIBRATION_IMAGES = 16
+CALIBRATION_IMAGES = 24
 GOLDEN_PHOTOS = 4
 
 
@@ -147,6 +147,7 @@ def _create(config: ModelConfig, options: ModelOptions) -> nn.Module:
 
 def _prepare(model: nn.Module, options: ModelOptions, console: Console) -> Source:
     from finet_deploy import images
+    from finet_deploy.untrained import prepare_untrained
 
     config: ModelConfig = model.model_config  # type: ignore[assignment]
     origin: dict[str, Any] = model.weights_origin  # type: ignore[assignment]
@@ -162,7 +163,7 @@ def _prepare(model: nn.Module, options: ModelOptions, console: Console) -> Sourc
         console.note(
             f"{config.title}: untrained (seed {options.seed}); batch norm statistics from {len(pictures)} images"
         )
-        images.calibrate(model, pictures)
+        prepare_untrained(model, pictures, seed=options.seed)
         origin["calibration_images"] = len(pictures)
     inputs = images.evaluation_inputs(pictures[:GOLDEN_PHOTOS], seed=options.seed)
     return Source(model.eval(), config, preprocessing, inputs)

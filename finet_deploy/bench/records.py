@@ -1,0 +1,265 @@
+"""The run folder: `job.json` and `records.jsonl`. Append-only; a run that was killed at any moment can go on."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TypeVar
+
+import msgspec
+
+from finet_deploy.bench.protocol import (
+    SCHEMA_VERSION,
+    End,
+    First,
+    Invalid,
+    Job,
+    Load,
+    Record,
+    Resumed,
+    Samples,
+    Start,
+    Warmup,
+    decode_record,
+    encode_record,
+)
+from finet_deploy.errors import FinetDeployError, UsageError
+from finet_deploy.files import atomic_write_bytes, explain_os_error, read_bounded
+
+__all__ = ["JOB_FILE", "RECORDS_FILE", "RecordLog", "Run", "VisitResult"]
+__all__ += ["create_run", "decode_lines", "read_job", "read_run"]
+
+JOB_FILE = "job.json"
+RECORDS_FILE = "records.jsonl"
+MAX_JOB_BYTES = 32 << 20
+MAX_RECORDS_BYTES = 1 << 30
+MAX_LINE_BYTES = 1 << 20
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True)
+class VisitResult:
+    """The records of one visit, in order."""
+
+    visit: int
+    records: tuple[Record, ...]
+
+    def find(self, kind: type[R]) -> R | None:
+        """The visit's record of this type, or `None`."""
+        return next((record for record in self.records if isinstance(record, kind)), None)
+
+    @property
+    def complete(self) -> bool:
+        """Whether the visit came to an end, good or bad."""
+        return self.find(End) is not None or self.find(Invalid) is not None
+
+    @property
+    def latencies_ns(self) -> list[int]:
+        """All samples, in the order in which they were taken."""
+        batches = (record for record in self.records if isinstance(record, Samples))
+        return [latency for batch in batches for latency in batch.latencies_ns]
+
+    @property
+    def phase(self) -> str:
+        """The last phase that the records show as reached."""
+        reached = [name for kind, name in _PHASES if self.find(kind) is not None]
+        return reached[-1] if reached else "start"
+
+
+# Each record is written when its phase is over: what it shows is that the next phase had begun.
+_PHASES: tuple[tuple[type[Record], str], ...] = (
+    (Start, "load"),
+    (Load, "first"),
+    (First, "warmup"),
+    (Warmup, "timing"),
+    (Samples, "check"),
+    (End, "end"),
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run folder holds. `notes` are things a reader of its tables should know."""
+
+    folder: Path
+    job: Job
+    visits: dict[int, VisitResult]
+    resumed: tuple[Resumed, ...] = ()
+    notes: tuple[str, ...] = ()
+    tail_bytes: int = field(default=0, repr=False)
+
+    @property
+    def missing(self) -> tuple[int, ...]:
+        """Indices of the visits that are still to be done."""
+        done = {index for index, result in self.visits.items() if result.complete}
+        return tuple(visit.index for visit in self.job.visits if visit.index not in done)
+
+
+def create_run(folder: Path, job: Job) -> None:
+    """Start a new run folder. `UsageError` when the folder already holds something."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(
+            "output already exists",
+            where=str(folder),
+            do="choose another folder, or resume the run that is in it",
+        )
+    atomic_write_bytes(folder / JOB_FILE, msgspec.json.format(msgspec.json.encode(job), indent=1) + b"\n")
+
+
+def read_job(folder: Path) -> Job:
+    """The job of a run folder. `FinetDeployError` when it is missing, foreign, or of another schema version."""
+    path = folder / JOB_FILE
+    if not path.is_file():
+        raise FinetDeployError(
+            f"no {JOB_FILE} in this folder", where=str(folder), do="name a folder written by bench"
+        )
+    data = read_bounded(path, MAX_JOB_BYTES)
+    try:
+        job = msgspec.json.decode(data, type=Job)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise _unreadable(data, error, str(path)) from error
+    rows = {row.id for row in job.rows}
+    if len(rows) != len(job.rows) or not all(visit.row in rows for visit in job.visits):
+        raise FinetDeployError(
+            "visits and rows do not match", where=str(path), do="the file is damaged: measure again"
+        )
+    if [visit.index for visit in job.visits] != list(range(len(job.visits))):
+        raise FinetDeployError("visits are not numbered 0, 1, ...", where=str(path), do="measure again")
+    return job
+
+
+def read_run(folder: Path | str) -> Run:
+    """Job and records of a run folder.
+
+    A last line that was cut off is left out and noted: that is how a killed run looks. Anything else that is not a
+    record is a `FinetDeployError`.
+    """
+    folder = Path(folder)
+    job = read_job(folder)
+    path = folder / RECORDS_FILE
+    records: list[Record] = []
+    tail = 0
+    if path.exists():
+        try:
+            with path.open("rb") as stream:
+                records, tail = decode_lines(stream, str(path))
+        except OSError as error:
+            raise explain_os_error(error, "read", path) from error
+    resumed = tuple(record for record in records if isinstance(record, Resumed))
+    notes = []
+    cut = tail + sum(record.discarded_bytes for record in resumed)
+    if cut:
+        notes.append(f"a line of {RECORDS_FILE} was cut off when the run was killed ({cut} bytes left out)")
+    return Run(folder, job, _by_visit(records, job, str(path)), resumed, tuple(notes), tail)
+
+
+def decode_lines(stream: IO[bytes], where: str) -> tuple[list[Record], int]:
+    """The records in a stream of JSON lines, and how many bytes of an unfinished last line were left out."""
+    records: list[Record] = []
+    doubtful: tuple[int, bytes, Exception] | None = None
+    total = number = 0
+    while line := stream.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        total += len(line)
+        if len(line) > MAX_LINE_BYTES or total > MAX_RECORDS_BYTES:
+            raise FinetDeployError("too large for run records", where=f"{where}:{number}", do="check it")
+        if not line.endswith(b"\n"):
+            return records, len(line)
+        record: Record | None = None
+        try:
+            record = decode_record(line)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            if doubtful is None:
+                doubtful = (number, line, error)
+                continue
+        # A cut line is whole again as a line once the resumed run has ended it; the next record vouches for that.
+        if doubtful is not None:
+            cut = isinstance(record, Resumed) and record.discarded_bytes == len(doubtful[1]) - 1
+            if not cut:
+                raise _unreadable(doubtful[1], doubtful[2], f"{where}:{doubtful[0]}")
+            doubtful = None
+        if record is not None:
+            records.append(record)
+    if doubtful is not None:
+        raise _unreadable(doubtful[1], doubtful[2], f"{where}:{doubtful[0]}")
+    return records, 0
+
+
+class _Header(msgspec.Struct):
+    schema_version: int = SCHEMA_VERSION
+
+
+def _unreadable(data: bytes, error: Exception, where: str) -> FinetDeployError:
+    with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        version = msgspec.json.decode(data, type=_Header).schema_version
+        if version != SCHEMA_VERSION:
+            message = f"schema version {version}, this program reads version {SCHEMA_VERSION}"
+            return FinetDeployError(message, where=where, do="use the finet-deploy version that wrote it")
+    return FinetDeployError(
+        f"not a run record: {error}", where=where, do="the file is damaged or foreign: check it"
+    )
+
+
+def _by_visit(records: Sequence[Record], job: Job, where: str) -> dict[int, VisitResult]:
+    found: dict[int, list[Record]] = {}
+    for record in records:
+        if isinstance(record, Resumed):
+            continue
+        if record.visit >= len(job.visits):
+            message = f"record of visit {record.visit}, which is not in the job"
+            raise FinetDeployError(message, where=where, do="check it")
+        if isinstance(record, Start):
+            found[record.visit] = []  # a visit that was cut off before is done again from its start
+        found.setdefault(record.visit, []).append(record)
+    return {index: VisitResult(index, tuple(items)) for index, items in sorted(found.items())}
+
+
+class RecordLog:
+    """`records.jsonl`, open for appending by this process alone."""
+
+    def __init__(self, folder: Path, stream: IO[bytes]) -> None:
+        self._path, self._stream = folder / RECORDS_FILE, stream
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls, folder: Path) -> Iterator[RecordLog]:
+        """`UsageError` when another process is writing to the same run folder."""
+        path = folder / RECORDS_FILE
+        try:
+            stream = path.open("ab", buffering=0)
+        except OSError as error:
+            raise explain_os_error(error, "write", path) from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                do = "wait until it has ended"
+                raise UsageError(
+                    "another process is writing to this run", where=str(folder), do=do
+                ) from error
+            yield cls(folder, stream)
+
+    def append(self, records: Sequence[Record]) -> None:
+        """Write whole records and wait until they are on the disk."""
+        data = b"".join(encode_record(record) for record in records)
+        self._write(data)
+
+    def mark_resumed(self, run: Run, utc: str) -> None:
+        """Close a line that was cut off and note that the run goes on."""
+        done = len(run.job.visits) - len(run.missing)
+        mark = Resumed(resumed_utc=utc, visits_done=done, discarded_bytes=run.tail_bytes)
+        self._write((b"\n" if run.tail_bytes else b"") + encode_record(mark))
+
+    def _write(self, data: bytes) -> None:
+        try:
+            view = memoryview(data)
+            while view:
+                view = view[self._stream.write(view) :]
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise explain_os_error(error, "write", self._path) from error

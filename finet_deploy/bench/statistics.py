@@ -1,0 +1,119 @@
+"""Numbers from samples: throughput, percentiles, bootstrap intervals, paired ratios, noise floor, verdict.
+
+Pure functions of numbers. The unit of replication is the round (a fresh process), not the inference: samples of one
+process agree with each other far better than processes do, so intervals are taken over rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+__all__ = [
+    "CONFIDENCE",
+    "Estimate",
+    "Verdict",
+    "best_coverage",
+    "images_per_second",
+    "median_estimate",
+    "noise_floor",
+    "paired_ratio",
+    "percentile_ms",
+    "verdict",
+]
+
+CONFIDENCE = 0.95
+RESAMPLES = 10_000
+Verdict = Literal["baseline", "faster", "slower", "not distinguishable", "no noise floor", "no data"]
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A median over `rounds` values and its bootstrap interval; no interval from a single round."""
+
+    value: float
+    low: float | None
+    high: float | None
+    rounds: int
+
+
+def images_per_second(latencies_ns: Sequence[int], statistic: Literal["median", "mean"]) -> float:
+    """Throughput of one visit at batch 1: one over the median latency, or runs over total time (`mean`)."""
+    if statistic == "mean":
+        return len(latencies_ns) * 1e9 / sum(latencies_ns)
+    return 1e9 / float(np.median(latencies_ns))
+
+
+def percentile_ms(latencies_ns: Sequence[int], percent: float) -> float | None:
+    """A latency percentile in ms; `None` when there are too few samples to support it.
+
+    Supported means that a distribution-free upper bound at 95 % exists, that is, that the largest of n samples lies
+    above the percentile with that probability: 1 - q^n >= 0.95. That takes 29 samples for p90 and 299 for p99.
+    """
+    if 1 - (percent / 100) ** len(latencies_ns) < CONFIDENCE:
+        return None
+    return float(np.percentile(latencies_ns, percent)) / 1e6
+
+
+def median_estimate(values: Sequence[float], *, seed: int = 0) -> Estimate:
+    """The median of one value per round with its percentile bootstrap interval (95 %, seeded).
+
+    The values are sorted first: the interval does not depend on the order of the rounds. `ValueError` when empty.
+    """
+    if not values:
+        raise ValueError("no values to take a median of")
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    center = float(np.median(ordered))
+    if len(ordered) == 1:
+        return Estimate(value=center, low=None, high=None, rounds=1)
+    picks = np.random.default_rng(seed).integers(len(ordered), size=(RESAMPLES, len(ordered)))
+    medians = np.median(ordered[picks], axis=1)
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(medians, [tail, 1 - tail])
+    return Estimate(value=center, low=float(low), high=float(high), rounds=len(ordered))
+
+
+def paired_ratio(
+    row: Mapping[int, float], baseline: Mapping[int, float], *, seed: int = 0
+) -> Estimate | None:
+    """Median over rounds of row / baseline, over the rounds that both have; `None` when they share none."""
+    shared = sorted(row.keys() & baseline.keys())
+    if not shared:
+        return None
+    return median_estimate([row[number] / baseline[number] for number in shared], seed=seed)
+
+
+def noise_floor(same_file_ratio: Estimate | None) -> float | None:
+    """By which factor (>= 1) two rows of the very same file may seem to differ; `None` when it is not known.
+
+    It is the end of the A/A ratio's interval that lies farthest from 1, in either direction.
+    """
+    if same_file_ratio is None or same_file_ratio.low is None or same_file_ratio.high is None:
+        return None
+    return math.exp(max(abs(math.log(same_file_ratio.low)), abs(math.log(same_file_ratio.high))))
+
+
+def verdict(ratio: Estimate | None, floor: float | None) -> Verdict:
+    """A claim only where the ratio's whole interval lies outside [1 / floor, floor]."""
+    if ratio is None:
+        return "no data"
+    if floor is None:
+        return "no noise floor"
+    if ratio.low is None or ratio.high is None:
+        return "not distinguishable"
+    if ratio.low > floor:
+        return "faster"
+    if ratio.high < 1 / floor:
+        return "slower"
+    return "not distinguishable"
+
+
+def best_coverage(rounds: int) -> float:
+    """The highest coverage that any interval within the values' range can have for a median: 1 - 2^(1-n).
+
+    The median lies outside the range of n independent values when all fall on one side of it.
+    """
+    return 1 - 2.0 ** (1 - rounds)

@@ -21,7 +21,9 @@ Examples:
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle's folder.")
 @click.option("--formats", default="pte,onnx,ptl", show_default=True, help="Comma-separated.")
-@click.option("--fuse/--no-fuse", "fuse_model", default=True, show_default=True, help="Fold normalization first.")
+@click.option(
+    "--fuse/--no-fuse", "fuse_model", default=True, show_default=True, help="Fold normalization first."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
 @model_options
 @output_options

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from finet_deploy.commands.console import Console, output_options
 from finet_deploy.commands.source import ModelOptions, load_source, model_options
+
+if TYPE_CHECKING:
+    from finet_deploy.fuse import FuseReport
 
 EPILOG = """\b
 Examples:
@@ -32,14 +36,14 @@ def command(source: str, output: Path | None, options: ModelOptions, console: Co
 
     loaded = load_source(source, options, console)
     fused = fuse(loaded.model, example_inputs=(next(iter(loaded.inputs.values())),))
-    report = fused.fuse_report
+    report: FuseReport = fused.fuse_report  # type: ignore[assignment]
     if output is not None:
         save_checkpoint(fused, output, config=loaded.config, preprocessing=loaded.preprocessing)
     for item in report.folded:
         console.detail(f"folded {item.kind} {item.path} into {item.into}")
     console.result(f"{loaded.config.title}: {len(report.folded)} folded, {len(report.kept)} left")
-    for item in report.kept:
-        console.result(f"left {item.path} ({item.kind}): {item.reason}")
+    for kept in report.kept:
+        console.result(f"left {kept.path} ({kept.kind}): {kept.reason}")
     if output is not None:
         console.result(f"wrote {output}")
     console.document({"report": report.to_json_object(), "output": None if output is None else str(output)})

@@ -134,7 +134,7 @@ def _load(source: str, options: ModelOptions, console: Console) -> nn.Module:
         raise UsageError("options of a network without its name", where=source, do="give --model NAME too")
     config = None if options.model is None else options.config(options.model)
     model = load_checkpoint(source, config)
-    for note in model.weights_origin["notes"]:  # type: ignore[index,union-attr]
+    for note in model.weights_origin["notes"]:  # type: ignore[index]
         console.note(f"{source}: {note}")
     return model
 

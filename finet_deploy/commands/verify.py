@@ -58,7 +58,9 @@ def _verify_bundle(folder: Path, options: ModelOptions) -> Certificate:
     from finet_deploy.export import read_bundle, verify_bundle
 
     if options != ModelOptions():
-        raise UsageError("a bundle has its own network and inputs", where=str(folder), do="leave the options out")
+        raise UsageError(
+            "a bundle has its own network and inputs", where=str(folder), do="leave the options out"
+        )
     return verify_bundle(read_bundle(folder))
 
 

@@ -57,7 +57,9 @@ def test_a_fused_network_comes_back_fused(model, x, tmp_path):
         assert torch.equal(again(x), fused(x))
 
 
-@pytest.mark.parametrize("prefixes", ["module.", "_orig_mod.", "module._orig_mod.", "ema_model.module.", "model."])
+@pytest.mark.parametrize(
+    "prefixes", ["module.", "_orig_mod.", "module._orig_mod.", "ema_model.module.", "model."]
+)
 @pytest.mark.parametrize("container", [None, "state_dict", "model"])
 def test_wrappers_of_training_scripts_are_taken_off_and_noted(model, x, tmp_path, prefixes, container):
     state = {prefixes + name: value for name, value in model.state_dict().items()}
@@ -74,7 +76,9 @@ def test_the_ema_is_taken_when_the_file_holds_both_and_that_is_noted(model, x, t
     raw = create_model("finet_small", se=True, seed=1, **TINY).state_dict()
     torch.save({"state_dict": raw, "state_dict_ema": model.state_dict()}, tmp_path / "a.pt")
     again = load_checkpoint(tmp_path / "a.pt", config())
-    assert any("state_dict_ema" in note and "not from 'state_dict'" in note for note in again.weights_origin["notes"])
+    assert any(
+        "state_dict_ema" in note and "not from 'state_dict'" in note for note in again.weights_origin["notes"]
+    )
     with torch.no_grad():
         assert torch.equal(again(x), model(x))
 
@@ -147,7 +151,9 @@ def test_missing_and_unexpected_keys_are_listed_with_the_nearest_name(model, tmp
     state = model.state_dict()
     state["fc3.weight"] = state.pop("fc2.weight")
     torch.save(state, tmp_path / "a.pt")
-    with pytest.raises(FinetDeployError, match=r"1 missing \(fc2\.weight\), 1 unexpected \(fc3\.weight\); did you mean 'fc"):
+    with pytest.raises(
+        FinetDeployError, match=r"1 missing \(fc2\.weight\), 1 unexpected \(fc3\.weight\); did you mean 'fc"
+    ):
         load_checkpoint(tmp_path / "a.pt", config())
     notes = load_checkpoint(tmp_path / "a.pt", config(), strict=False).weights_origin["notes"]
     assert any("without strict" in note for note in notes)
@@ -174,7 +180,10 @@ def test_unreadable_metadata_is_refused(model, tmp_path, metadata):
 
 
 def test_half_precision_weights_are_widened_and_that_is_noted(model, tmp_path):
-    save_file({name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()}, tmp_path / "a.safetensors")
+    save_file(
+        {name: t.half() if t.is_floating_point() else t for name, t in model.state_dict().items()},
+        tmp_path / "a.safetensors",
+    )
     again = load_checkpoint(tmp_path / "a.safetensors", config())
     assert "stored as torch.float16, loaded as torch.float32" in again.weights_origin["notes"]
     assert again.fc1.weight.dtype == torch.float32

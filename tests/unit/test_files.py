@@ -50,7 +50,9 @@ def test_writing_below_a_file_says_so(tmp_path):
         files.atomic_write_text(tmp_path / "file" / "x", "")
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "../x", "a/../../x", "", ".", "a\0b", "a\\..\\b", "link/x", "a/.."])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "../x", "a/../../x", "", ".", "a\0b", "a\\..\\b", "link/x", "a/.."]
+)
 def test_paths_that_leave_the_folder_are_refused(tmp_path, path):
     folder = tmp_path / "bundle"
     folder.mkdir()
@@ -84,7 +86,10 @@ def test_a_folder_is_replaced_whole_and_the_old_one_survives_a_failure(tmp_path,
         rename(source, destination)
 
     monkeypatch.setattr(files.os, "rename", failing)
-    with files.temporary_directory_beside(target) as temporary, pytest.raises(FinetDeployError, match="cannot write"):
+    with (
+        files.temporary_directory_beside(target) as temporary,
+        pytest.raises(FinetDeployError, match="cannot write"),
+    ):
         files.replace_directory(temporary, target)
     assert os.listdir(target) == ["old"]
     assert os.listdir(tmp_path) == ["bundle"]
@@ -98,7 +103,10 @@ def test_a_folder_is_replaced_whole_and_the_old_one_survives_a_failure(tmp_path,
 
 def test_a_folder_never_replaces_a_file(tmp_path):
     (tmp_path / "x").write_text("mine")
-    with files.temporary_directory_beside(tmp_path / "x") as temporary, pytest.raises(UsageError, match="not a folder"):
+    with (
+        files.temporary_directory_beside(tmp_path / "x") as temporary,
+        pytest.raises(UsageError, match="not a folder"),
+    ):
         files.replace_directory(temporary, tmp_path / "x")
     assert (tmp_path / "x").read_text() == "mine"
 

@@ -32,7 +32,8 @@ def test_preprocessing_is_resize_crop_and_standardize():
 
 
 @pytest.mark.parametrize(
-    ("name", "resize", "crop"), [("finet_large", 256, 224), ("mobilenetv2_x0_35_192", 219, 192), ("resnet18_fbn", 256, 224)]
+    ("name", "resize", "crop"),
+    [("finet_large", 256, 224), ("mobilenetv2_x0_35_192", 219, 192), ("resnet18_fbn", 256, 224)],
 )
 def test_input_size_follows_the_network(name, resize, crop):
     found = preprocessing_for(resolve_config(name))
@@ -43,7 +44,13 @@ def test_input_size_follows_the_network(name, resize, crop):
 def test_preprocessing_survives_json_and_foreign_values_are_refused():
     own = Preprocessing(64, 48, (0.1, 0.2, 0.3), (1.0, 2.0, 3.0), "bicubic")
     assert Preprocessing.from_json_object(own.to_json_object()) == own
-    for change in ({"std": [0, 1, 1]}, {"interpolation": "magic"}, {"crop": 65}, {"mean": "abc"}, {"extra": 1}):
+    for change in (
+        {"std": [0, 1, 1]},
+        {"interpolation": "magic"},
+        {"crop": 65},
+        {"mean": "abc"},
+        {"extra": 1},
+    ):
         with pytest.raises(UsageError, match="preprocessing"):
             Preprocessing.from_json_object({**own.to_json_object(), **change})
 
@@ -83,7 +90,9 @@ def test_unusable_image_folders_say_what_is_wrong(tmp_path):
 
 def test_calibration_gives_the_statistics_of_the_images_and_leaves_eval_mode():
     torch.manual_seed(0)
-    model = nn.Sequential(FBNConv2d(3, 4, 1, num_groups=3), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2))
+    model = nn.Sequential(
+        FBNConv2d(3, 4, 1, num_groups=3), nn.ReLU(), nn.Dropout(0.5), nn.Conv2d(4, 2, 1), nn.BatchNorm2d(2)
+    )
     images = default_images(8, SMALL)
     before = model[0].bn.momentum
     calibrate(model, images, batch_size=8)
@@ -101,7 +110,9 @@ def test_evaluation_inputs_cover_noise_images_and_extremes():
     assert list(inputs) == [
         "noise_0", "noise_1", "imagelike_0", "imagelike_1", "photo_0", "photo_1", "zeros", "large", "denormal",
     ]  # fmt: skip
-    assert all(x.shape == (1, 3, 32, 32) and x.dtype == torch.float32 and x.isfinite().all() for x in inputs.values())
+    assert all(
+        x.shape == (1, 3, 32, 32) and x.dtype == torch.float32 and x.isfinite().all() for x in inputs.values()
+    )
     assert 0 < inputs["denormal"].abs().max() < torch.finfo(torch.float32).tiny
     assert inputs["large"].abs().max() > 30
     smooth, rough = inputs["imagelike_0"], inputs["noise_0"]

@@ -80,12 +80,15 @@ def test_fbn_linear_equals_the_1x1_convolution():
 @pytest.mark.parametrize(("inputs", "groups"), [(100, 8), (4, 8), (10, 3), (10, 0)])
 def test_groups_that_do_not_divide_the_inputs_are_refused_with_those_that_do(layer, inputs, groups):
     arguments = (inputs, 8, 1) if layer is FBNConv2d else (inputs, 8)
-    with pytest.raises(ValueError, match=rf"num_groups={groups} .*{inputs} input.*use one of \[1, .*{inputs}\]"):
+    with pytest.raises(
+        ValueError, match=rf"num_groups={groups} .*{inputs} input.*use one of \[1, .*{inputs}\]"
+    ):
         layer(*arguments, num_groups=groups)
 
 
 @pytest.mark.parametrize(
-    ("channels", "per_group", "groups"), [(24, 20, 1), (100, 20, 5), (100, 50, 2), (100, 100, 1), (400, 50, 8), (8, 9, 1)]
+    ("channels", "per_group", "groups"),
+    [(24, 20, 1), (100, 20, 5), (100, 50, 2), (100, 100, 1), (400, 50, 8), (8, 9, 1)],
 )
 def test_channels_per_group_give_the_groups_of_table_6(channels, per_group, groups):
     assert groups_by_channels(channels, per_group) == groups
@@ -97,10 +100,16 @@ def test_groups_and_channels_per_group_exclude_each_other():
         FBNConv2d(8, 8, 1, num_groups=2, channels_per_group=4)
 
 
-@pytest.mark.parametrize(("size", "num_groups", "widths"), [("small", 4, (24, 32, 60, 120)), ("large", 8, (24, 104, 200, 400)), ("small", 16, (32, 32, 64, 128))])
+@pytest.mark.parametrize(
+    ("size", "num_groups", "widths"),
+    [("small", 4, (24, 32, 60, 120)), ("large", 8, (24, 104, 200, 400)), ("small", 16, (32, 32, 64, 128))],
+)
 def test_stage_widths_are_rounded_up_to_a_multiple_of_the_groups(size, num_groups, widths):
     net = Finet(size, grouping=Grouping(num_groups))
-    found = [net.conv1.out_channels, *(stage[0].conv1.out_channels for stage in (net.stage2, net.stage3, net.stage4))]
+    found = [
+        net.conv1.out_channels,
+        *(stage[0].conv1.out_channels for stage in (net.stage2, net.stage3, net.stage4)),
+    ]
     assert tuple(found) == widths
 
 

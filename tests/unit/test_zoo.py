@@ -77,14 +77,17 @@ def test_options_that_a_network_does_not_have_are_refused(name, options, found):
 
 
 def test_pretrained_weights_that_cannot_be_downloaded_are_a_readable_error(monkeypatch):
-    import torchvision
     from urllib.error import URLError
+
+    import torchvision
 
     def offline(*args, **kwargs):
         raise URLError("no route to host")
 
     monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
-    with pytest.raises(FinetDeployError, match="cannot get torchvision's pretrained weights.*leave --pretrained out"):
+    with pytest.raises(
+        FinetDeployError, match="cannot get torchvision's pretrained weights.*leave --pretrained out"
+    ):
         create_model("torchvision:mobilenet_v2", pretrained=True)
 
 
@@ -97,7 +100,9 @@ def test_a_configuration_survives_json_and_builds_the_same_network(name):
     assert shapes == {key: value.shape for key, value in create_from_config(again).state_dict().items()}
 
 
-@pytest.mark.parametrize("data", [{}, {"name": "finet_small", "width": 3}, {"name": 3}, {"name": "x", "cifar": "yes"}])
+@pytest.mark.parametrize(
+    "data", [{}, {"name": "finet_small", "width": 3}, {"name": 3}, {"name": "x", "cifar": "yes"}]
+)
 def test_a_foreign_configuration_is_refused(data):
     with pytest.raises(UsageError):
         ModelConfig.from_json_object(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from types import FrameType
@@ -25,15 +24,10 @@ def main() -> None:
         from finet_deploy.cli import run
 
         status = run(sys.argv[1:])
-        sys.stdout.flush()
     except _Terminated:
         status = _say_stopped("terminated", TERMINATED)
     except KeyboardInterrupt:
         status = _say_stopped("interrupted", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader (`head`, a closed pager) has gone: nothing more can be said, and it is not an error of ours.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
     sys.exit(status)
 
 

@@ -44,6 +44,7 @@ def command(name: str | None, library: str | None, options: ModelOptions, consol
 
 def _describe(name: str, options: ModelOptions, console: Console) -> None:
     from finet_deploy.export import count_macs
+    from finet_deploy.fuse import fuse
 
     config = options.config(name)
     model = zoo.create_from_config(config, seed=options.seed).eval()
@@ -53,7 +54,7 @@ def _describe(name: str, options: ModelOptions, console: Console) -> None:
         "description": zoo.describe(config),
         "model_config": config.to_json_object(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "macs": count_macs(model, (1, 3, size, size)),
+        "macs": count_macs(fuse(model), (1, 3, size, size)),
         "input": [1, 3, size, size],
     }
     console.document(facts)

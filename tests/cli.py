@@ -1,0 +1,61 @@
+"""The command line as a person meets it: in this process for words and statuses, in another for signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finet_deploy.cli import run
+
+FAILED, USAGE, INTERRUPTED = 1, 2, 130
+
+
+def run_cli(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of one command line."""
+    capsys.readouterr()
+    status = run([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def error_line(capsys: pytest.CaptureFixture[str], status: int, *arguments: object) -> str:
+    """The one error line of a command that must fail with `status`, and print no traceback and no result."""
+    found, out, err = run_cli(capsys, *arguments)
+    lines = [line for line in err.splitlines() if line.startswith("finet-deploy: error: ")]
+    assert "Traceback" not in err
+    assert len(lines) == 1, err
+    assert found == status, err
+    assert out == ""
+    return lines[0]
+
+
+def interrupt_when(
+    arguments: list[object], marker: str, cwd: Path, *, sign: int = signal.SIGINT
+) -> tuple[int, str]:
+    """Start a command, send `sign` to its whole process group (as a terminal does) once stderr shows `marker`."""
+    command = [sys.executable, "-m", "finet_deploy", *map(str, arguments)]
+    process = subprocess.Popen(
+        command, cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    seen = []
+    try:
+        for line in process.stderr:
+            seen.append(line)
+            if marker in line:
+                os.killpg(process.pid, sign)
+                break
+        else:
+            pytest.fail(f"{marker!r} was never printed: {''.join(seen)}")
+        rest = process.stderr.read()
+        status = process.wait(timeout=120)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    return status, "".join(seen) + rest

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 from finet_deploy.images import calibrate, natural_noise
 
+BatchNorm = nn.modules.batchnorm._BatchNorm  # the base of BatchNorm1d, 2d and 3d
+
 __all__ = ["calibration_images", "prepare_untrained"]
 
 
@@ -22,15 +24,16 @@ def prepare_untrained(model: nn.Module, pictures: Tensor, *, seed: int = 0) -> n
     """Draw gamma and beta of every batch norm, then measure its statistics on `pictures` and noise, in place.
 
     gamma ~ U(0.5, 1), beta ~ U(0, 1): mostly active units, which keep differences about as large as they come.
-    A norm without affine gets statistics that do the same. pictures: (N, 3, H, W), standardized. The model is
-    left in eval mode.
+    After global pooling gamma is a tenth of that: there a few pictures spread far less than a data set would,
+    and dividing by that spread would amplify rounding as no trained network does. A norm without affine gets
+    statistics that do the same. pictures: (N, 3, H, W), standardized. The model is left in eval mode.
     """
     generator = torch.Generator().manual_seed(seed)
-    norms = [
-        m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats
-    ]
+    norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
+    pooled = _norms_after_pooling(model, pictures[:1])
     for norm in norms:
         gamma = 0.5 + 0.5 * torch.rand(norm.num_features, generator=generator)
+        gamma = 0.1 * gamma if norm in pooled else gamma
         beta = torch.rand(norm.num_features, generator=generator)
         norm.weight, norm.bias = (
             nn.Parameter(gamma.to(norm.running_mean)),
@@ -43,7 +46,23 @@ def prepare_untrained(model: nn.Module, pictures: Tensor, *, seed: int = 0) -> n
     return model
 
 
-def _fold_affine_into_statistics(norm: nn.modules.batchnorm._BatchNorm) -> None:
+def _norms_after_pooling(model: nn.Module, picture: Tensor) -> set[nn.Module]:
+    """The norms whose input has no more than one position per image: (N, C) or (N, C, 1, 1)."""
+    pooled: set[nn.Module] = set()
+
+    def look(norm: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        if arguments[0].shape[2:].numel() == 1:
+            pooled.add(norm)
+
+    hooks = [m.register_forward_pre_hook(look) for m in model.modules() if isinstance(m, BatchNorm)]
+    with torch.no_grad():
+        model.eval()(picture)
+    for hook in hooks:
+        hook.remove()
+    return pooled
+
+
+def _fold_affine_into_statistics(norm: BatchNorm) -> None:
     """The statistics with which a norm without gamma and beta does what it does now with them.
 
     (u - mean) / s * gamma + beta = (u - mean') / s', with s = sqrt(var + eps), s' = s / gamma,

@@ -1,0 +1,78 @@
+"""`.pte`: ExecuTorch with XNNPACK delegates, fp32, static shape."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from finet_deploy.errors import FinetDeployError
+from finet_deploy.export.exported import Exported, exporter_errors, needs, quiet
+
+__all__ = ["require_one_delegate", "to_pte"]
+
+# Memory planning's own nodes: nothing runs there.
+NOT_OPS = {"alloc"}
+# Picks one result of several, out of a delegate's too: not work, so that it does not count for the share.
+NOT_WORK = {"getitem"}
+
+
+def to_pte(program: ExportedProgram) -> Exported:
+    """Lower a traced network to an ExecuTorch program. FinetDeployError when the exporter refuses it."""
+    with quiet():
+        exir = needs("executorch.exir", "executorch")
+        partitioner = needs("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
+        configs = needs("executorch.backends.xnnpack.utils.configs", "executorch")
+    with exporter_errors("pte"), quiet():
+        edge = exir.to_edge_transform_and_lower(
+            program,
+            partitioner=[partitioner.XnnpackPartitioner()],
+            transform_passes=configs.get_transform_passes(),
+        )
+        # Constants that went through an operator (the 3 and 6 of a hard sigmoid) are computed now instead of at
+        # every inference; without it MobileNetV3-large runs 16 copies of constants outside its delegate.
+        lowered = edge.to_executorch(exir.ExecutorchBackendConfig(do_quant_fusion_and_const_prop=True))
+    return Exported(
+        data=bytes(lowered.buffer),
+        exporter_version=importlib.metadata.version("executorch"),
+        **_delegation(lowered.exported_program().graph_module),
+    )
+
+
+def _delegation(graph_module: Any) -> dict[str, Any]:
+    """Counts by ExecuTorch's own tool, of the graph as it was written."""
+    with quiet():
+        backend_debug = needs("executorch.devtools.backend_debug", "executorch")
+    info = backend_debug.get_delegation_info(graph_module)
+    operators = {op: item for op, item in info.delegation_by_operator.items() if op not in NOT_OPS}
+    outside = {op: item.non_delegated for op, item in operators.items() if item.non_delegated}
+    inside = sum(item.delegated for op, item in operators.items() if op not in NOT_WORK)
+    work_outside = sum(count for op, count in outside.items() if op not in NOT_WORK)
+    delegates, nodes_outside = info.num_delegated_subgraphs, sum(outside.values())
+    notices = []
+    if delegates != 1 or work_outside:
+        notices.append(
+            f"{delegates} XNNPACK delegates, {work_outside} operators outside: a property of how the network is "
+            "written, and slower than one delegate"
+        )
+    return {
+        "op_counts": {op: item.delegated + item.non_delegated for op, item in sorted(operators.items())},
+        "delegates": delegates,
+        "delegated_share": inside / (inside + work_outside) if inside + work_outside else 0.0,
+        "nodes_outside": nodes_outside,
+        "outside_ops": dict(sorted(outside.items())),
+        "notices": tuple(notices),
+    }
+
+
+def require_one_delegate(exported: Exported) -> None:
+    """A fused Finet lowers to one delegate and the node that picks its output. FinetDeployError otherwise."""
+    if exported.delegates == 1 and exported.nodes_outside is not None and exported.nodes_outside <= 1:
+        return
+    ops = ", ".join(f"{op} x {count}" for op, count in exported.outside_ops.items())
+    raise FinetDeployError(
+        f"fused Finet lowered to {exported.delegates} XNNPACK delegates with {exported.nodes_outside} nodes outside "
+        f"({ops}), not to one",
+        do="write pooling with keepdim=True and gates as 1x1 convolutions, or check the executorch version",
+    )

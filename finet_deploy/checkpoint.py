@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from finet_deploy.errors import FinetDeployError, UsageError, suggest
 from finet_deploy.files import atomic_write_bytes, sha256_file
 from finet_deploy.fuse import fuse
-from finet_deploy.zoo import ModelConfig, create_from_config, set_origin
+from finet_deploy.names import ModelConfig
+from finet_deploy.zoo import create_from_config, set_origin
 
 if TYPE_CHECKING:
     from finet_deploy.images import Preprocessing

@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 from finet_deploy.errors import FinetDeployError, UsageError
 
 if TYPE_CHECKING:
-    from finet_deploy.zoo import ModelConfig
+    from finet_deploy.names import ModelConfig
 
 __all__ = [
     "Preprocessing",
@@ -92,7 +92,7 @@ def preprocessing_for(config: ModelConfig, model: nn.Module | None = None) -> Pr
         return Preprocessing(resize, crop, tuple(data["mean"]), tuple(data["std"]), data["interpolation"])
     import torchvision
 
-    from finet_deploy.zoo import ALIASES
+    from finet_deploy.names import ALIASES
 
     target = ALIASES[config.name].target if config.name in ALIASES else config.name
     own = torchvision.models.get_model_weights(target.partition(":")[2]).DEFAULT.transforms()

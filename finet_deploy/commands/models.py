@@ -7,6 +7,7 @@ import click
 from finet_deploy import zoo
 from finet_deploy.commands.console import Console, output_options
 from finet_deploy.commands.source import ModelOptions, model_options
+from finet_deploy.names import describe, known_names, resolve_config
 
 EPILOG = """\b
 Examples:
@@ -29,12 +30,12 @@ def command(name: str | None, library: str | None, options: ModelOptions, consol
         _describe(name, options, console)
         return
     if library is not None:
-        names = {f"{library}:{item}": "" for item in zoo.library_models(library)}
+        listed = {f"{library}:{item}": "" for item in zoo.library_models(library)}
     else:
-        names = {item: zoo.describe(zoo.resolve_config(item)) for item in zoo.known_names()}
-    console.document([{"name": item, "description": text} for item, text in names.items()])
-    width = max(map(len, names))
-    for item, text in names.items():
+        listed = {item: describe(resolve_config(item)) for item in known_names()}
+    console.document([{"name": item, "description": text} for item, text in listed.items()])
+    width = max(map(len, listed))
+    for item, text in listed.items():
         console.result(f"{item:<{width}}  {text}".rstrip())
     if library is None:
         console.result(
@@ -51,7 +52,7 @@ def _describe(name: str, options: ModelOptions, console: Console) -> None:
     size = config.input_size
     facts = {
         "name": name,
-        "description": zoo.describe(config),
+        "description": describe(config),
         "model_config": config.to_json_object(),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "macs": count_macs(fuse(model), (1, 3, size, size)),

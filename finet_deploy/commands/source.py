@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finet_deploy.errors import UsageError
-from finet_deploy.zoo import ModelConfig, resolve_config
+from finet_deploy.names import ModelConfig, resolve_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

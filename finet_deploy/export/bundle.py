@@ -21,8 +21,8 @@ from safetensors.numpy import save as safetensors_save
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.export.schema import ArtifactEntry, Manifest, TensorEntry, decode_manifest
 from finet_deploy.files import read_bounded, resolve_inside, sha256_file
+from finet_deploy.names import ModelConfig
 from finet_deploy.verify import Certificate
-from finet_deploy.zoo import ModelConfig
 
 __all__ = [
     "CERTIFICATE_FILE",

@@ -34,7 +34,7 @@ from finet_deploy.verify.forward import as_dtype, check_inputs, run
 
 if TYPE_CHECKING:
     from finet_deploy.images import Preprocessing
-    from finet_deploy.zoo import ModelConfig
+    from finet_deploy.names import ModelConfig
 
 __all__ = ["export"]
 

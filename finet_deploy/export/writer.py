@@ -33,7 +33,7 @@ from finet_deploy.verify import Certificate, junit_xml
 
 if TYPE_CHECKING:
     from finet_deploy.images import Preprocessing
-    from finet_deploy.zoo import ModelConfig
+    from finet_deploy.names import ModelConfig
 
 __all__ = ["Contents", "write_artifacts", "write_bundle"]
 

@@ -13,7 +13,8 @@ from finet_deploy.checkpoint import load_checkpoint, save_checkpoint
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.fuse import count_normalization, fuse
 from finet_deploy.images import Preprocessing
-from finet_deploy.zoo import create_model, resolve_config
+from finet_deploy.names import resolve_config
+from finet_deploy.zoo import create_model
 from tests.helpers import randomize_statistics
 
 TINY = {"num_classes": 5, "cifar": True}

@@ -17,8 +17,8 @@ from finet_deploy.images import (
     folder_images,
     preprocessing_for,
 )
+from finet_deploy.names import resolve_config
 from finet_deploy.nn import FBNConv2d
-from finet_deploy.zoo import resolve_config
 
 SMALL = Preprocessing(resize=36, crop=32)
 

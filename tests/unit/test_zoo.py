@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from finet_deploy.errors import FinetDeployError, UsageError
-from finet_deploy.zoo import ALIASES, FAMILIES, ModelConfig, create_from_config, create_model, resolve_config
+from finet_deploy.names import ALIASES, FAMILIES, ModelConfig, resolve_config
+from finet_deploy.zoo import create_from_config, create_model
 
 # Multiply-adds aside, the parameters tell the variant: published figures in millions.
 PEER_PARAMETERS = {

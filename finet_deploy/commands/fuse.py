@@ -41,7 +41,8 @@ def command(source: str, output: Path | None, options: ModelOptions, console: Co
         save_checkpoint(fused, output, config=loaded.config, preprocessing=loaded.preprocessing)
     for item in report.folded:
         console.detail(f"folded {item.kind} {item.path} into {item.into}")
-    console.result(f"{loaded.config.title}: {len(report.folded)} folded, {len(report.kept)} left")
+    rewritten = f", {len(report.rewritten)} blocks rewritten" if report.rewritten else ""
+    console.result(f"{loaded.config.title}: {len(report.folded)} folded, {len(report.kept)} left{rewritten}")
     for kept in report.kept:
         console.result(f"left {kept.path} ({kept.kind}): {kept.reason}")
     if output is not None:

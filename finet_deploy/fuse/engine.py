@@ -9,11 +9,12 @@ from torch import Tensor, fx, nn
 
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.fuse.check import check_fusible
+from finet_deploy.fuse.deploy import to_deploy_forms
 from finet_deploy.fuse.graph import CallGraph, join, operation
 from finet_deploy.fuse.kinds import count_normalization, is_batch_norm, is_fbn, is_input_norm
 from finet_deploy.fuse.plan import Plan, make_plan
 from finet_deploy.fuse.reparameterize import Entries, merge_branches, merge_by_fuse, replace_module
-from finet_deploy.fuse.report import FuseReport, Kept
+from finet_deploy.fuse.report import Folded, FuseReport, Kept
 from finet_deploy.fuse.source import reaches_inside
 from finet_deploy.fuse.trace import (
     check_runs,
@@ -34,9 +35,10 @@ def fuse(model: nn.Module, *, example_inputs: tuple[Tensor, ...] | None = None) 
 
     The copy has the same class and module tree: a convolution keeps its path and gets new weight and bias, a folded
     normalization becomes `nn.Identity` (or the activation that it carried), an FBN layer becomes `nn.Conv2d` or
-    `nn.Linear`. Folds are computed in fp64 and rounded once; dtype, device and `requires_grad` are kept; `model` is
-    not changed. What the call graph cannot prove is left alone. `.fuse_report` (a `FuseReport`) says what was folded
-    into what, and what was not and why. Fusing a fused model changes nothing.
+    `nn.Linear`, Finet's Squeeze-Excite takes its deploy form. Folds are computed in fp64 and rounded once; dtype,
+    device and `requires_grad` are kept; `model` is not changed. What the call graph cannot prove is left alone.
+    `.fuse_report` (a `FuseReport`) says what was folded into what, and what was not and why. Fusing a fused model
+    changes nothing.
 
     example_inputs: what `model(*example_inputs)` takes. Needed for a network that `torch.fx` cannot trace, and to
     prove the fold of a BatchNorm1d after a linear layer whose input may have two or three axes. Where the network's
@@ -57,8 +59,9 @@ def fuse(model: nn.Module, *, example_inputs: tuple[Tensor, ...] | None = None) 
     fused, merged = merge_branches(fused, inputs)
     fused, merged, graphs, plan = _plan(fused, merged, inputs)
     fused, plan = _apply(fused, graphs, plan, inputs)
+    fused, rewritten = to_deploy_forms(fused)
     fused.eval()
-    fused.fuse_report = _report(fused, graphs, plan, merged)  # type: ignore[assignment]
+    fused.fuse_report = _report(fused, graphs, plan, merged, rewritten)  # type: ignore[assignment]
     return fused
 
 
@@ -205,7 +208,9 @@ def _like(old: nn.Parameter, value: Tensor) -> nn.Parameter:
     return nn.Parameter(data, requires_grad=old.requires_grad)
 
 
-def _report(model: nn.Module, graphs: list[CallGraph], plan: Plan, merged: Entries) -> FuseReport:
+def _report(
+    model: nn.Module, graphs: list[CallGraph], plan: Plan, merged: Entries, rewritten: tuple[Folded, ...]
+) -> FuseReport:
     kept = [*merged[1], *plan.kept.values()]
     for path, module in model.named_modules():
         if is_input_norm(module):
@@ -218,7 +223,10 @@ def _report(model: nn.Module, graphs: list[CallGraph], plan: Plan, merged: Entri
                 reason = "called as a function, not as a module: nothing says whose statistics it uses"
                 kept.append(Kept(path=where, kind="batch_norm", reason=reason))
     return FuseReport(
-        folded=(*merged[0], *plan.folded.values()), kept=tuple(kept), left=len(count_normalization(model))
+        folded=(*merged[0], *plan.folded.values()),
+        kept=tuple(kept),
+        left=len(count_normalization(model)),
+        rewritten=rewritten,
     )
 
 

@@ -30,6 +30,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 class FuseReport(msgspec.Struct, frozen=True, kw_only=True):
     """`folded` and `kept` in the model's own order; `left` counts the batch normalizations in the fused model.
 
+    `rewritten`: blocks without any normalization left that took another spelling of the same function.
     `left` leaves out layers whose statistics come from the input (LayerNorm, GroupNorm): they are in `kept`, but
     there is nothing about them that could be folded.
     """
@@ -37,6 +38,7 @@ class FuseReport(msgspec.Struct, frozen=True, kw_only=True):
     folded: tuple[Folded, ...] = ()
     kept: tuple[Kept, ...] = ()
     left: int = 0
+    rewritten: tuple[Folded, ...] = ()
 
     @property
     def normalization_left(self) -> int:

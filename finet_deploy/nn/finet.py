@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from finet_deploy.nn.fbn import FBNConv2d
 
-__all__ = ["Finet", "FinetBlock", "Grouping", "SqueezeExcite", "round_up"]
+__all__ = ["DeploySqueezeExcite", "Finet", "FinetBlock", "Grouping", "SqueezeExcite", "round_up"]
 
 STEM_WIDTH = 24
 HEAD_WIDTH = 1024
@@ -56,23 +56,41 @@ class Grouping:
 class SqueezeExcite(nn.Module):
     """Squeeze the block's *input* to one gate per output channel, (N, C_in, H, W) -> (N, C_out, 1, 1).
 
-    Written with `keepdim` pooling and 1x1 convolutions: the same function as two linear layers, and the
-    spelling that mobile delegates take whole. (As `mean((2, 3))` and `Linear` every gate breaks the graph.)
+    As the paper has it, with two linear layers; `finet_deploy.fuse` gives it the form of `DeploySqueezeExcite`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, affine: bool) -> None:
         super().__init__()
-        self.reduce = nn.Conv2d(in_channels, SQUEEZE_WIDTH, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(SQUEEZE_WIDTH, affine=affine)
+        self.fc1 = nn.Linear(in_channels, SQUEEZE_WIDTH, bias=False)
+        self.bn1 = nn.BatchNorm1d(SQUEEZE_WIDTH, affine=affine)
         self.relu = nn.ReLU(inplace=True)
-        self.expand = nn.Conv2d(SQUEEZE_WIDTH, out_channels, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(out_channels, affine=affine)
+        self.fc2 = nn.Linear(SQUEEZE_WIDTH, out_channels, bias=False)
+        self.bn2 = nn.BatchNorm1d(out_channels, affine=affine)
+        self.sigmoid = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = x.mean((2, 3))  # (N, C_in)
+        s = self.relu(self.bn1(self.fc1(s)))  # (N, 200)
+        s = self.sigmoid(self.bn2(self.fc2(s)))  # (N, C_out)
+        return s.unsqueeze(-1).unsqueeze(-1)  # (N, C_out, 1, 1)
+
+
+class DeploySqueezeExcite(nn.Module):
+    """The same gate with `keepdim` pooling and 1x1 convolutions: the spelling that mobile delegates take whole.
+
+    Spelled with linear layers every gate breaks the graph: 18 XNNPACK delegates for Finet instead of one.
+    """
+
+    def __init__(self, squeeze: nn.Conv2d, excite: nn.Conv2d) -> None:
+        super().__init__()
+        self.squeeze, self.excite = squeeze, excite
+        self.relu = nn.ReLU(inplace=True)
         self.sigmoid = nn.Sigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         s = x.mean((2, 3), keepdim=True)  # (N, C_in, 1, 1)
-        s = self.relu(self.bn1(self.reduce(s)))  # (N, 200, 1, 1)
-        return self.sigmoid(self.bn2(self.expand(s)))  # (N, C_out, 1, 1)
+        s = self.relu(self.squeeze(s))  # (N, 200, 1, 1)
+        return self.sigmoid(self.excite(s))  # (N, C_out, 1, 1)
 
 
 class FinetBlock(nn.Module):

@@ -46,3 +46,23 @@ def test_our_networks_fuse_completely(case):
 @pytest.mark.parametrize("name", PEERS)
 def test_the_peers_of_torchvision_fuse_completely(name):
     check_whole(create_model(f"torchvision:{name}", num_classes=10, seed=0), 64)
+
+
+def test_squeeze_excite_takes_its_deploy_form_with_the_same_values() -> None:
+    model = randomize_statistics(create_model("finet_small", se=True, num_classes=10), 0).double().eval()
+    fused = fuse(model)
+    assert [entry.kind for entry in fused.fuse_report.rewritten] == ["SqueezeExcite"] * 16
+    before, after = model.get_submodule("stage3.1.se"), fused.get_submodule("stage3.1.se")
+    x = torch.randn(2, before.fc1.in_features, 5, 5, dtype=torch.float64)
+    with torch.no_grad():
+        assert relative_error(after(x), before(x)) <= 1e-12
+    scale = before.bn1.weight / (before.bn1.running_var + before.bn1.eps).sqrt()
+    expected = (before.fc1.weight * scale[:, None])[:, :, None, None]
+    torch.testing.assert_close(after.squeeze.weight, expected, rtol=1e-14, atol=0)
+    assert fuse(fused).fuse_report.rewritten == ()
+
+
+def test_a_squeeze_excite_that_somebody_listens_to_keeps_its_form() -> None:
+    model = randomize_statistics(create_model("finet_small", se=True, num_classes=10), 0).eval()
+    model.get_submodule("stage2.0.se").register_forward_hook(lambda module, inputs, output: None)
+    assert "stage2.0.se" not in [entry.path for entry in fuse(model).fuse_report.rewritten]

@@ -1,0 +1,73 @@
+"""The README tells the truth: its commands run, in its order, and print what it says that they print."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
+RUN = [(kind, body) for kind, body in BLOCKS if kind in ("console", "python")]
+
+
+def masked(text: str) -> list[str]:
+    """Lines without figures and spacing: what has to be the same in every run."""
+    return [
+        re.sub(r"\s+", " ", re.sub(r"[-+]?\d[\d.,e+-]*", "#", line)).strip() for line in text.splitlines()
+    ]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all blocks: later ones use the files of earlier ones."""
+    return tmp_path_factory.mktemp("readme")
+
+
+@pytest.mark.parametrize(("kind", "body"), RUN, ids=[body.splitlines()[0][:60] for _, body in RUN])
+def test_each_block_of_the_readme_runs_and_prints_what_it_shows(folder: Path, kind: str, body: str) -> None:
+    if kind == "python":
+        subprocess.run([sys.executable, "-c", body], cwd=folder, check=True, capture_output=True)
+        return
+    line, _, shown = body.partition("\n")
+    program, *arguments = shlex.split(line.removeprefix("$ "))
+    assert program == "finet-deploy"
+    command = [sys.executable, "-m", "finet_deploy", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    printed = set(masked(done.stdout + done.stderr))
+    # Rows of figures carry a verdict and intervals, which differ from machine to machine; notes follow the figures.
+    stable = [text for text in masked(shown) if text and text != "..." and text[0] not in "|*["]
+    assert stable
+    assert [text for text in stable if text not in printed] == []
+
+
+def test_the_readme_shows_each_command_and_both_make_targets() -> None:
+    from finet_deploy.cli import COMMANDS
+
+    shown = {shlex.split(body.splitlines()[0])[2] for kind, body in RUN if kind == "console"}
+    assert shown == set(COMMANDS)
+    makefile = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
+
+
+def test_make_demo_is_the_command_that_the_readme_shows() -> None:
+    (demo,) = re.findall(r"\$\(BIN\)/(finet-deploy bench .*)", (ROOT / "Makefile").read_text())
+    assert any(body.startswith(f"$ {demo}") for _, body in RUN)
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    for document in [
+        ROOT / "README.md",
+        ROOT / "CONTRIBUTING.md",
+        *ROOT.glob("results/*.md"),
+        *ROOT.glob("models/*.md"),
+    ]:
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"

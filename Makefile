@@ -13,7 +13,8 @@ demo: install ## install, then export, prove and measure the paper's six network
 	$(BIN)/finet-deploy bench --suite table4 --device host --preset demo
 
 test: install lint type ## install, lint, type-check, run all tests
-	$(BIN)/python -m pytest
+	# Two processes of one thread each: two of two threads spin against each other on a small machine.
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 install: $(STAMP) ## the virtual environment with every extra
 

@@ -31,7 +31,7 @@ from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import atomic_write_bytes, explain_os_error, read_bounded
 
 __all__ = ["JOB_FILE", "RECORDS_FILE", "RecordLog", "Run", "VisitResult"]
-__all__ += ["create_run", "decode_lines", "read_job", "read_run"]
+__all__ += ["check_new", "create_run", "decode_lines", "read_job", "read_run"]
 
 JOB_FILE = "job.json"
 RECORDS_FILE = "records.jsonl"
@@ -100,14 +100,19 @@ class Run:
         return tuple(visit.index for visit in self.job.visits if visit.index not in done)
 
 
-def create_run(folder: Path, job: Job) -> None:
-    """Start a new run folder. `UsageError` when the folder already holds something."""
+def check_new(folder: Path) -> None:
+    """`UsageError` when the folder already holds something: to be known before minutes of exporting, too."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(
             "output already exists",
             where=str(folder),
             do="choose another folder, or resume the run that is in it",
         )
+
+
+def create_run(folder: Path, job: Job) -> None:
+    """Start a new run folder. `UsageError` when the folder already holds something."""
+    check_new(folder)
     atomic_write_bytes(folder / JOB_FILE, msgspec.json.format(msgspec.json.encode(job), indent=1) + b"\n")
 
 

@@ -68,6 +68,7 @@ def command(
 
     The first row is the baseline. An A/A row (the same file under two names) shows what is noise.
     """
+    from finet_deploy.bench.records import check_new
     from finet_deploy.bench.run import resume_bench, run_bench
     from finet_deploy.bench.settings import load_preset, load_suite
 
@@ -85,6 +86,8 @@ def command(
         raise UsageError(f"--threads {threads} is not positive", do="give 1 or more")
     if bool(bundles) == bool(suite):
         raise UsageError("bundles or a suite: give one of them", do="see `finet-deploy bench --help`")
+    out = output or _default_output(suite or "bundles", preset)
+    check_new(out)
     rows, mixed = _named_rows(bundles), mixed_fusion
     if suite is not None:
         from finet_deploy.commands.suites import suite_rows
@@ -95,7 +98,7 @@ def command(
         run = run_bench(
             rows,
             device=device,
-            out=output or _default_output(suite or "bundles", preset),
+            out=out,
             preset=preset,
             threads=threads,
             runtimes=[name.strip() for name in runtimes.split(",")] if runtimes else None,

@@ -118,6 +118,15 @@ def test_missing_files_are_one_line_and_exit_1(capsys, tmp_path, monkeypatch, ar
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_output_in_use_is_found_before_anything_is_exported(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "mine.txt").write_text("mine")
+    line = error_line(capsys, USAGE, "bench", "--suite", "table4", "-o", "run")
+    assert "output already exists" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
 def test_models_are_described_with_the_options_given(capsys):
     status, out, _ = run_cli(capsys, "models", "finet_small", "--num-groups", "1", "--se", "--json")
     facts = json.loads(out)

@@ -137,7 +137,7 @@ class Bundle:
             if entry.delegates is not None and entry.delegated_share is not None:
                 plural = "" if entry.delegates == 1 else "s"
                 line += (
-                    f", {entry.delegates} delegate{plural}, {entry.delegated_share:.0%} of operators in them"
+                    f", {entry.delegates} delegate{plural} with {entry.delegated_share:.0%} of the operators"
                 )
             if entry.normalization_ops:
                 line += f", {entry.normalization_ops} normalizations left"

@@ -64,11 +64,12 @@ def overheads_percent(call: Callable[[], Any], pairs: int, runs: int) -> list[fl
 def export_default(folder: Path, fmt: str) -> Path:
     """The smallest network of the paper, so that the harness weighs as much as it ever will."""
     from finet_deploy.export import export
-    from finet_deploy.images import calibrate, default_images, preprocessing_for
+    from finet_deploy.images import default_images, preprocessing_for
+    from finet_deploy.untrained import prepare_untrained
     from finet_deploy.zoo import create_model
 
     model = create_model("finet_small", num_groups=4, seed=0)
-    calibrate(model, default_images(32, preprocessing_for(model.model_config, model)))
+    prepare_untrained(model, default_images(24, preprocessing_for(model.model_config, model)))
     export(model, folder / "finet_small", formats=(fmt,))
     return folder / "finet_small"
 

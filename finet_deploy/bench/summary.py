@@ -69,6 +69,11 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     aa: RowSummary | None
     noise_floor: float | None
 
+    @property
+    def all_rows(self) -> tuple[RowSummary, ...]:
+        """The rows and, last, the A/A row where there is one."""
+        return self.rows if self.aa is None else (*self.rows, self.aa)
+
 
 def fusion_label(row: Row) -> str:
     """To what degree the artifact is fused: `fused`, `unfused`, or what is left."""

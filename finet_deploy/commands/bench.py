@@ -140,7 +140,7 @@ def _finish(run: Run, keep_going: bool, console: Console) -> int:
     paths = write_report([run], run.folder)
     console.result(render_markdown([run]))
     console.document(run_object(run))
-    invalid = [item for comparison in summarise(run) for row in comparison.rows for item in row.invalid]
+    invalid = [item for comparison in summarise(run) for row in comparison.all_rows for item in row.invalid]
     for item in invalid:
         console.warn(f"invalid: {item.row}, round {item.round + 1}: {item.reason}")
     console.note(f"records  {run.folder}")

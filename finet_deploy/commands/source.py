@@ -23,7 +23,6 @@ __all__ = ["ModelOptions", "Source", "load_source", "model_options"]
 
 CHECKPOINT_SUFFIXES = {".safetensors", ".pt", ".pth"}
 CALIBRATION_IMAGES = 24
-GOLDEN_PHOTOS = 4
 
 
 @dataclass(frozen=True)
@@ -165,5 +164,5 @@ def _prepare(model: nn.Module, options: ModelOptions, console: Console) -> Sourc
         )
         prepare_untrained(model, pictures, seed=options.seed)
         origin["calibration_images"] = len(pictures)
-    inputs = images.evaluation_inputs(pictures[:GOLDEN_PHOTOS], seed=options.seed)
+    inputs = images.evaluation_inputs(pictures[: images.GOLDEN_PHOTOS], seed=options.seed)
     return Source(model.eval(), config, preprocessing, inputs)

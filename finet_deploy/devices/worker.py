@@ -10,7 +10,6 @@ import array
 import ctypes
 import datetime
 import gc
-import importlib
 import os
 import signal
 import sys
@@ -41,17 +40,11 @@ from finet_deploy.bench.protocol import (
 from finet_deploy.devices.probes import affinity_cpus, host_state, os_threads, peak_rss_mib
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.files import read_bounded, sha256_file
-from finet_deploy.runtimes import Session, open_session
+from finet_deploy.runtimes import Session, import_runtime, open_session
 from finet_deploy.verify.compare import compare
 
 __all__ = ["main", "output_errors", "timing_loop"]
 
-# Imported before the file is opened, so that the time of loading is the file's alone.
-LIBRARIES = {
-    "executorch": ("torch", "executorch.extension.pybindings._C"),
-    "onnxruntime": ("onnxruntime",),
-    "torch_mobile": ("torch", "torch.jit.mobile"),
-}
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 MAX_REQUEST_BYTES = 1 << 20
@@ -139,8 +132,7 @@ class _Visit:
     def _load(self) -> Session:
         path, artifact = Path(self.request.artifact_path), self.row.artifact
         before = time.perf_counter_ns()
-        for library in LIBRARIES.get(artifact.runtime, ()):
-            importlib.import_module(library)
+        import_runtime(artifact.format)
         imported = time.perf_counter_ns()
         session = open_session(path, artifact.format, threads=self.row.threads)
         opened = time.perf_counter_ns()

@@ -27,7 +27,7 @@ from finet_deploy.export.torch_mobile import to_ptl
 from finet_deploy.export.writer import Contents, write_artifacts, write_bundle
 from finet_deploy.files import read_bounded, replace_directory, temporary_directory_beside
 from finet_deploy.fuse import FuseReport, Kept, check_fusible, count_normalization, fuse
-from finet_deploy.images import default_images, evaluation_inputs, preprocessing_for
+from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
 from finet_deploy.runtimes import FORMATS, available_runtimes, require_runtime, runtime_of
 from finet_deploy.verify import Certificate, Limits, verify
 from finet_deploy.verify.forward import as_dtype, check_inputs, run
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 
 __all__ = ["export"]
 
-GOLDEN_PHOTOS = 4
 Tell = Callable[[str], None]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from finet_deploy.bench.protocol import DeviceState, Reading, Row, Settings, Start
 from finet_deploy.bench.records import Run
@@ -59,7 +59,7 @@ def table_notes(comparison: Comparison) -> list[str]:
         )
     for text in dict.fromkeys(notice for summary in rows for notice in summary.row.artifact.notices):
         notes.append(text)
-    return [*notes, *_exceptions([*rows, *([comparison.aa] if comparison.aa else [])])]
+    return [*notes, *_exceptions(comparison.all_rows)]
 
 
 def _protocol(settings: Settings) -> str:
@@ -120,7 +120,7 @@ def _noise(comparison: Comparison) -> str:
     )
 
 
-def _exceptions(summaries: list[RowSummary]) -> Iterator[str]:
+def _exceptions(summaries: Sequence[RowSummary]) -> Iterator[str]:
     for summary in summaries:
         label = summary.row.label
         reasons: dict[str, list[int]] = {}

@@ -72,7 +72,7 @@ def _section(comparison: Comparison) -> str:
     versions = ", ".join(comparison.runtime_versions) or "version unknown"
     title = f"### {escape(f'{runtime} {versions}')}"
     kind = f"{threads}, {comparison.precision}, input {shape}, {comparison.fusion}"
-    rows = [_cells(summary) for summary in [*comparison.rows, *([comparison.aa] if comparison.aa else [])]]
+    rows = [_cells(summary) for summary in comparison.all_rows]
     notes = _notes(table_notes(comparison))
     return f"{title}\n\n{escape(kind[:1].upper() + kind[1:])}.\n\n{render_table(COLUMNS, rows)}\n\n{notes}"
 

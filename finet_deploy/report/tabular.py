@@ -22,7 +22,7 @@ def render_csv(runs: Sequence[Run]) -> str:
         _record(run, comparison, summary)
         for run in runs
         for comparison in summarise(run)
-        for summary in [*comparison.rows, *([comparison.aa] if comparison.aa else [])]
+        for summary in comparison.all_rows
     ]
     stream = io.StringIO()
     if records:

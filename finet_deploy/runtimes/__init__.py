@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 from pathlib import Path
+from typing import NamedTuple
 
 from finet_deploy.errors import FinetDeployError, UsageError, suggest
 from finet_deploy.runtimes.isolated import run_isolated
@@ -19,6 +20,7 @@ __all__ = [
     "FORMATS",
     "Session",
     "available_runtimes",
+    "import_runtime",
     "open_session",
     "parse_formats",
     "require_runtime",
@@ -29,11 +31,27 @@ __all__ = [
 # Format (the file's suffix) -> runtime.
 FORMATS = {"pte": "executorch", "onnx": "onnxruntime", "ptl": "torch_mobile"}
 
-# Runtime -> its distribution, the extra of ours that installs it, and the class that drives it.
+
+class _Runtime(NamedTuple):
+    distribution: str
+    extra: str | None  # of ours, that installs it
+    session: str  # module:class that drives it
+    libraries: tuple[str, ...]  # what a session imports before it opens a file
+
+
 _RUNTIMES = {
-    "executorch": ("executorch", "executorch", "finet_deploy.runtimes.executorch:ExecutorchSession"),
-    "onnxruntime": ("onnxruntime", "onnx", "finet_deploy.runtimes.onnxruntime:OnnxruntimeSession"),
-    "torch_mobile": ("torch", None, "finet_deploy.runtimes.torch_mobile:TorchMobileSession"),
+    "executorch": _Runtime(
+        "executorch",
+        "executorch",
+        "finet_deploy.runtimes.executorch:ExecutorchSession",
+        ("torch", "executorch.extension.pybindings._C"),
+    ),
+    "onnxruntime": _Runtime(
+        "onnxruntime", "onnx", "finet_deploy.runtimes.onnxruntime:OnnxruntimeSession", ("onnxruntime",)
+    ),
+    "torch_mobile": _Runtime(
+        "torch", None, "finet_deploy.runtimes.torch_mobile:TorchMobileSession", ("torch", "torch.jit.mobile")
+    ),
 }
 
 
@@ -58,7 +76,7 @@ def parse_formats(text: str) -> tuple[str, ...]:
 def available_runtimes() -> dict[str, str | None]:
     """Runtime -> installed version, or None when it is not installed. Imports none of them."""
     versions: dict[str, str | None] = {}
-    for runtime, (distribution, _, _) in _RUNTIMES.items():
+    for runtime, (distribution, *_) in _RUNTIMES.items():
         try:
             versions[runtime] = importlib.metadata.version(distribution)
         except importlib.metadata.PackageNotFoundError:
@@ -70,10 +88,16 @@ def available_runtimes() -> dict[str, str | None]:
 
 def require_runtime(runtime: str) -> None:
     """Raises FinetDeployError, with the command that installs it, when `runtime` is not installed."""
-    _, extra, _ = _RUNTIMES[runtime]
+    extra = _RUNTIMES[runtime].extra
     if available_runtimes()[runtime] is None:
         package = f"finet-deploy[{extra}]" if extra else "finet-deploy"
         raise FinetDeployError(f"{runtime} is not installed", do=f"pip install '{package}'")
+
+
+def import_runtime(fmt: str) -> None:
+    """Import the libraries of the runtime of `fmt`, so that opening a file afterwards takes the file's time alone."""
+    for library in _RUNTIMES[runtime_of(fmt)].libraries:
+        importlib.import_module(library)
 
 
 def open_session(path: Path | str, fmt: str, *, threads: int) -> Session:
@@ -95,6 +119,6 @@ def open_session(path: Path | str, fmt: str, *, threads: int) -> Session:
         raise FinetDeployError(
             "no such file", where=str(path), do="check the path, or export the bundle again"
         )
-    module, _, name = _RUNTIMES[runtime][2].partition(":")
+    module, _, name = _RUNTIMES[runtime].session.partition(":")
     session: Session = getattr(importlib.import_module(module), name)(path, threads)
     return session

@@ -71,7 +71,7 @@ def main() -> int:
         Path(request.artifact_path).with_name("grandchild.pid").write_text(str(child.pid))
         time.sleep(3600)
     worker.open_session = open_session
-    worker.LIBRARIES = {}
+    worker.import_runtime = lambda fmt: None
     return worker.main([request_path, records_path])
 
 

@@ -1,4 +1,4 @@
-"""Fine-grained Batch Normalization (FBN) in the form in which the paper writes it.
+"""Fine-grained Batch Normalization (FBN).
 
 Luo et al., "Finet: Using Fine-grained Batch Normalization to Train Light-weight Neural Networks",
 arXiv 2005.06828, Eq. 3: the sum over a convolution's inputs is split in G parts, and every partial sum is
@@ -6,22 +6,70 @@ batch-normalized before the parts are added:
 
     y = sum_g BN_g(W_g * x_g)
 
-This form computes and stores G times as many channels. It is the reference that other forms are held
-against; `finet_deploy.fuse` folds it into one ordinary convolution for inference.
+Computed as written ("grouped") this makes and stores G times as many channels. It is the reference that the other
+forms are held against, and what `eval()` runs. Training takes the "moments" form (see `moments`): the same function,
+gradients and running statistics at the memory and about the time of one ordinary convolution. For inference
+`finet_deploy.fuse` folds the layer into that convolution.
 
 Shape letters: N batch, C input channels, O output channels, G groups, H and W height and width.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from finet_deploy.errors import UsageError
+from finet_deploy.errors import UsageError, suggest
+from finet_deploy.nn.moments_step import moment_form
+from finet_deploy.nn.sync_norm import SynchronizedBatchNorm
 
-__all__ = ["FBNConv2d", "FBNLinear", "groups_by_channels", "resolve_num_groups"]
+__all__ = ["FBNConv2d", "FBNLinear", "Impl", "groups_by_channels", "resolve_num_groups", "set_impl"]
+
+Impl = Literal["moments", "grouped"]
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+
+
+def _known_impl(impl: str) -> Impl:
+    if impl not in get_args(Impl):
+        raise UsageError(
+            f"unknown impl {impl!r}", do=suggest(impl, get_args(Impl)) or 'use "moments" or "grouped"'
+        )
+    return cast(Impl, impl)
+
+
+def _takes_moments(layer: FBNConv2d | FBNLinear, x: Tensor, ndim: int, inner: tuple[nn.Module, ...]) -> bool:
+    """Whether this call may take the moment form: in training, with batch statistics, and nothing that looks inside.
+
+    Hooks on the inner modules (pruning, observers) and another class of normalization see `u`, which only the grouped
+    form has. Input that the inner convolution would refuse is left to it, and to its error message.
+    """
+    known = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, SynchronizedBatchNorm)
+    return (
+        layer.impl == "moments"
+        and layer.training
+        and layer.bn.training
+        and type(layer.bn) in known
+        and x.dim() == ndim
+        and x.is_floating_point()
+        and not any(getattr(module, kind) for module in inner for kind in _HOOKS)
+    )
+
+
+def set_impl(model: nn.Module, impl: Impl) -> int:
+    """Choose the form in which every FBN layer of `model` trains; returns the number of layers that changed.
+
+    Raises UsageError (a ValueError) for an unknown form.
+    """
+    impl = _known_impl(impl)
+    changed = 0
+    for module in model.modules():
+        if isinstance(module, FBNConv2d | FBNLinear) and module.impl != impl:
+            module.impl = impl
+            changed += 1
+    return changed
 
 
 def groups_by_channels(in_channels: int, channels_per_group: int) -> int:
@@ -73,8 +121,9 @@ class FBNConv2d(nn.Module):
     With G = 1 this is exactly `Conv2d` followed by `BatchNorm2d`. `affine=False` leaves gamma and beta out
     (Table 5). `bias` adds one to every partial sum; in training the batch mean cancels it.
 
-    Give `num_groups` (G), or `channels_per_group` (C/G, Table 6). Neither means G = 1.
-    Raises UsageError (a ValueError) when G does not divide C, or G > C.
+    Give `num_groups` (G), or `channels_per_group` (C/G, Table 6). Neither means G = 1. `impl` is the form in which
+    the layer trains; parameters, state dict and results are the same in both.
+    Raises UsageError (a ValueError) when G does not divide C, G > C, or a training batch has one value a channel.
     """
 
     def __init__(
@@ -93,8 +142,10 @@ class FBNConv2d(nn.Module):
         affine: bool = True,
         bias: bool = False,
         padding_mode: Literal["zeros", "reflect", "replicate", "circular"] = "zeros",
+        impl: Impl = "moments",
     ) -> None:
         super().__init__()
+        self.impl: Impl = _known_impl(impl)
         if num_groups is None and channels_per_group is None:
             num_groups = 1
         self.num_groups = G = resolve_num_groups(in_channels, num_groups, channels_per_group)
@@ -113,18 +164,42 @@ class FBNConv2d(nn.Module):
         self.bn = nn.BatchNorm2d(G * out_channels, eps=eps, momentum=momentum, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
+        if _takes_moments(self, x, 4, (self.conv, self.bn)):
+            return self._moments(x)
         u = self.conv(x)  # (N, G*O, H', W')   u_g = W_g * x_g
         v = self.bn(u)  # (N, G*O, H', W')
         return v.unflatten(1, (self.num_groups, self.out_channels)).sum(1)  # (N, O, H', W')   Eq. 3
 
+    def _moments(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        left, right, top, bottom = (
+            conv._reversed_padding_repeated_twice
+        )  # as Conv2d resolves "same" and "valid"
+        padding = (top, left)
+        if conv.padding_mode != "zeros":
+            x, padding = F.pad(x, (left, right, top, bottom), mode=conv.padding_mode), (0, 0)
+        elif left != right or top != bottom:
+            x, padding = F.pad(x, (left, right, top, bottom)), (0, 0)
+        stride, dilation = cast(tuple[int, int], conv.stride), cast(tuple[int, int], conv.dilation)
+        return moment_form(
+            x,
+            conv.weight,
+            conv.bias,
+            self.bn,
+            num_groups=self.num_groups,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+        )
+
     def extra_repr(self) -> str:
-        return f"{self.in_channels}, {self.out_channels}, num_groups={self.num_groups}"
+        return f"{self.in_channels}, {self.out_channels}, num_groups={self.num_groups}, impl={self.impl}"
 
 
 class FBNLinear(nn.Module):
     """The same for a linear layer: (N, C) -> (N, O); the weight has shape (G*O, C/G).
 
-    Raises UsageError (a ValueError) when G does not divide C, or G > C.
+    Raises UsageError (a ValueError) when G does not divide C, G > C, or a training batch has one value a feature.
     """
 
     def __init__(
@@ -138,8 +213,10 @@ class FBNLinear(nn.Module):
         momentum: float | None = 0.1,
         affine: bool = True,
         bias: bool = False,
+        impl: Impl = "moments",
     ) -> None:
         super().__init__()
+        self.impl: Impl = _known_impl(impl)
         if num_groups is None and channels_per_group is None:
             num_groups = 1
         self.num_groups = G = resolve_num_groups(in_features, num_groups, channels_per_group)
@@ -157,6 +234,10 @@ class FBNLinear(nn.Module):
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
+        if _takes_moments(self, x, 2, (self.bn,)):
+            weight = self.weight[:, :, None, None]  # (G*O, C/G, 1, 1)
+            y = moment_form(x[:, :, None, None], weight, self.bias, self.bn, num_groups=self.num_groups)
+            return y.flatten(1)  # (N, O)
         N, G, O = x.shape[0], self.num_groups, self.out_features  # noqa: E741
         x_g = x.view(N, G, -1)  # (N, G, C/G)
         W_g = self.weight.view(G, O, -1)  # (G, O, C/G)
@@ -166,4 +247,4 @@ class FBNLinear(nn.Module):
         return self.bn(u).view(N, G, O).sum(1)  # (N, O)
 
     def extra_repr(self) -> str:
-        return f"{self.in_features}, {self.out_features}, num_groups={self.num_groups}"
+        return f"{self.in_features}, {self.out_features}, num_groups={self.num_groups}, impl={self.impl}"

@@ -61,7 +61,7 @@ def test_fbn_is_the_sum_of_separately_normalized_partial_sums(num_groups, traini
 
 def test_one_group_is_convolution_and_batch_norm():
     torch.manual_seed(0)
-    layer = FBNConv2d(6, 4, 1, num_groups=1)
+    layer = FBNConv2d(6, 4, 1, num_groups=1, impl="grouped")
     plain = nn.Sequential(layer.conv, nn.BatchNorm2d(4))
     x = torch.randn(3, 6, 5, 5)
     torch.testing.assert_close(layer(x), plain(x), rtol=0, atol=0)

@@ -22,6 +22,7 @@ from finet_deploy.errors import FinetDeployError, UsageError, suggest
 from finet_deploy.files import atomic_write_bytes, sha256_file
 from finet_deploy.fuse import fuse
 from finet_deploy.names import ModelConfig
+from finet_deploy.nn.mimicnorm import baked_state_dict, keep_stored_scales
 from finet_deploy.zoo import create_from_config, set_origin
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ PREFIXES = ("module.", "_orig_mod.", "ema_model.", "ema.", "model.")
 EMA_CONTAINERS = ("state_dict_ema", "model_ema", "ema_state_dict")
 PLAIN_CONTAINERS = ("state_dict", "model_state_dict", "model", "module")
 LISTED = 5  # names listed in an error before "and N more"
+METADATA_LIMIT = 1_000_000  # characters of JSON
 
 
 def save_checkpoint(
@@ -45,11 +47,16 @@ def save_checkpoint(
     *,
     config: ModelConfig | None = None,
     preprocessing: Preprocessing | None = None,
+    training: dict[str, Any] | None = None,
+    trained: bool | None = None,
 ) -> Path:
     """Write weights, configuration and preprocessing as one safetensors file, whole or not at all.
 
     `config` defaults to the one that `create_model` left on the network. A fused network is stored in its deploy
-    form and comes back in it. Raises UsageError when the configuration is unknown.
+    form and comes back in it; re-parametrized weights are stored as the weights that they stand for.
+    training: what is known of the run that made the weights (recipe, dataset, accuracy), free-form but JSON; it
+    comes back as `weights_origin["training"]`. Both it and `trained` default to what the network's origin says.
+    Raises UsageError when the configuration is unknown or `training` is not JSON or too long.
     """
     path = Path(path)
     config = config or getattr(model, "model_config", None)
@@ -57,19 +64,40 @@ def save_checkpoint(
         raise UsageError("this network has no configuration", do="pass config=ModelConfig(name=...)")
     if path.suffix != ".safetensors":
         raise UsageError(f"checkpoints are written as .safetensors, not {path.suffix!r}", where=str(path))
+    origin = getattr(model, "weights_origin", {})
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "model_config": config.to_json_object(),
         "preprocessing": preprocessing.to_json_object() if preprocessing else None,
         "deploy": hasattr(model, "fuse_report"),
-        "trained": getattr(model, "weights_origin", {}).get("trained"),
+        "trained": origin.get("trained") if trained is None else trained,
+        "training": origin.get("training") if training is None else training,
     }
+    text = _metadata_text(metadata, path)
     # Cloned: safetensors refuses tensors that share memory, and tied weights are legal in a state dict.
     tensors = {
-        name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in baked_state_dict(model).items()
     }
-    atomic_write_bytes(path, safetensors_save(tensors, {METADATA_KEY: json.dumps(metadata, sort_keys=True)}))
+    atomic_write_bytes(path, safetensors_save(tensors, {METADATA_KEY: text}))
     return path
+
+
+def _metadata_text(metadata: dict[str, Any], path: Path) -> str:
+    try:
+        text = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(
+            f"training={{...}} cannot be written as JSON: {error}",
+            where=str(path),
+            do="give strings, finite numbers, booleans, lists and dictionaries",
+        ) from error
+    if len(text) > METADATA_LIMIT:
+        raise UsageError(
+            f"the metadata has {len(text)} characters, more than {METADATA_LIMIT}",
+            where=str(path),
+            do="keep the run's long records in files of their own",
+        )
+    return text
 
 
 def load_checkpoint(path: Path | str, config: ModelConfig | None = None, *, strict: bool = True) -> nn.Module:
@@ -92,6 +120,7 @@ def load_checkpoint(path: Path | str, config: ModelConfig | None = None, *, stri
     config = _choose_config(config, metadata, path)
     model = create_from_config(config).eval()
     if metadata.get("deploy"):
+        keep_stored_scales(model, state)
         model = fuse(model)
     _load(model, config.title, state, path, strict, notes)
     origin = {
@@ -100,6 +129,7 @@ def load_checkpoint(path: Path | str, config: ModelConfig | None = None, *, stri
         "sha256": sha256_file(path),
         "trained": metadata.get("trained"),
         "preprocessing": metadata.get("preprocessing"),
+        "training": metadata.get("training"),
         "notes": notes,
     }
     set_origin(model, config, origin)
@@ -122,9 +152,15 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _parse_metadata(text: str, path: Path) -> dict[str, Any]:
+    if len(text) > METADATA_LIMIT:
+        raise FinetDeployError(
+            f"metadata of {len(text)} characters", where=str(path), do="write the checkpoint again"
+        )
     try:
         metadata = json.loads(text)
         version = metadata["schema_version"]
+        if not isinstance(metadata.get("training") or {}, dict):
+            raise TypeError("training is not an object")
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise FinetDeployError(
             "unreadable metadata", where=str(path), do="write the checkpoint again"

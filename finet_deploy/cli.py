@@ -14,15 +14,19 @@ __all__ = ["group", "run"]
 # name -> (module, what it does); the group's help is printed from here without importing the commands.
 COMMANDS = {
     "models": ("models", "List the networks by name, or describe one."),
+    "train": ("train", "Train a network by a recipe, into a checkpoint for the other commands."),
+    "evaluate": ("evaluate", "Top-1 and top-5 of a checkpoint or a bundle, with intervals."),
     "fuse": ("fuse", "Fold all normalization of a network into its convolutions."),
     "verify": ("verify", "Prove that a fused network, or a bundle, is still the same function."),
     "export": ("export", "Fuse, prove and write a network for mobile runtimes as one bundle."),
     "bench": ("bench", "Measure bundles: images per second, with intervals."),
+    "reproduce": ("reproduce", "Run the grid of a paper's table; the table beside the paper's."),
     "report": ("report", "Tables from measured runs, with the paper's beside them."),
 }
 
 EXAMPLES = """\b
 Examples:
+  finet-deploy train --recipe digits
   finet-deploy export finet_large --fuse --formats pte,onnx,ptl -o bundles/finet_large
   finet-deploy verify bundles/finet_large
   finet-deploy bench --suite table4 --device host

@@ -5,7 +5,8 @@ as libraries initialize it has running_mean 0 and running_var 1, so folding woul
 gamma 1 and beta 0 a deep ReLU network amplifies every difference by sqrt(1 / (1 - 1/pi)) = 1.21 a layer
 ("MimicNorm", arXiv 2010.09278, Theorem 2), rounding included, so that the fp32 limits, which are meant for
 trained networks, would measure that chaos. So gamma and beta are drawn as well, and the statistics are
-measured on images.
+measured on images. A MimicNorm network amplifies in the same way, and its biases are zero: they and the learnable
+scalars are drawn instead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from finet_deploy.images import calibrate, natural_noise
+from finet_deploy.nn.mimicnorm import LearnableScale, LearnableShift, MimicNorm
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # the base of BatchNorm1d, 2d and 3d
 
@@ -27,6 +29,9 @@ def prepare_untrained(model: nn.Module, pictures: Tensor, *, seed: int = 0) -> n
     After global pooling gamma is a tenth of that: there a few pictures spread far less than a data set would,
     and dividing by that spread would amplify rounding as no trained network does. A norm without affine gets
     statistics that do the same. pictures: (N, 3, H, W), standardized. The model is left in eval mode.
+
+    In MimicNorm networks biases ~ U(0, 0.5), scalars ~ U(0.75, 1.25) times their first value and shifts
+    ~ U(-0.1, 0.1) are drawn first, so that there is something to fold there too.
     """
     generator = torch.Generator().manual_seed(seed)
     norms = [m for m in model.modules() if isinstance(m, BatchNorm) and m.track_running_stats]
@@ -39,11 +44,25 @@ def prepare_untrained(model: nn.Module, pictures: Tensor, *, seed: int = 0) -> n
             nn.Parameter(gamma.to(norm.running_mean)),
             nn.Parameter(beta.to(norm.running_mean)),
         )
+    for module in model.modules():
+        if isinstance(getattr(module, "mimic", None), MimicNorm):
+            _draw_biases_and_scalars(module, generator)
     calibrate(model, calibration_images(pictures, seed=seed))
     for norm in norms:
         if not norm.affine:
             _fold_affine_into_statistics(norm)
     return model
+
+
+@torch.no_grad()
+def _draw_biases_and_scalars(model: nn.Module, generator: torch.Generator) -> None:
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+            module.bias.copy_(0.5 * torch.rand(module.bias.shape, generator=generator))
+        elif isinstance(module, LearnableScale):
+            module.scale.mul_((0.75 + 0.5 * torch.rand(1, generator=generator)).to(module.scale))
+        elif isinstance(module, LearnableShift):
+            module.shift.copy_(0.2 * torch.rand(1, generator=generator) - 0.1)
 
 
 def _norms_after_pooling(model: nn.Module, picture: Tensor) -> set[nn.Module]:

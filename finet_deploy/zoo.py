@@ -1,4 +1,4 @@
-"""Names to networks: Finet and ResNet with FBN, the paper's peers, any torchvision or timm classifier.
+"""Names to networks: Finet, ResNet with FBN, MimicNorm's networks, the paper's peers, any torchvision or timm one.
 
 Nothing here imports torch before a network is created.
 """
@@ -27,14 +27,21 @@ def create_model(
     affine: bool | None = None,
     num_classes: int = 1000,
     cifar: bool | None = None,
+    norm: str | None = None,
+    mimic_variant: str | None = None,
+    weight_mean: bool | None = None,
+    last_bn: bool | None = None,
+    dropout: float | None = None,
     pretrained: bool = False,
     seed: int | None = None,
 ) -> nn.Module:
     """A network in training mode, with `.model_config` and `.weights_origin` set.
 
     num_groups: G of FBN (4 if neither it nor channels_per_group is given). se: Squeeze-Excite. affine: gamma and
-    beta. cifar: the 32 px form. seed: weights are drawn from this seed and the global generators stay as they
-    were. pretrained: torchvision's or timm's published weights, downloaded on first use.
+    beta. cifar: the 32 px form. norm: "fbn", "bn" or "mimic"; mimic_variant ("code" or "paper"), weight_mean and
+    last_bn are MimicNorm's (see `ModelConfig`). dropout: the probability before the last layers. seed: weights are
+    drawn from this seed and the global generators stay as they were. pretrained: torchvision's or timm's published
+    weights, downloaded on first use.
     Raises UsageError for unknown names and impossible options, FinetDeployError when weights cannot be had.
     """
     config = resolve_config(
@@ -45,6 +52,11 @@ def create_model(
         affine=affine,
         num_classes=num_classes,
         cifar=cifar,
+        norm=norm,
+        mimic_variant=mimic_variant,
+        weight_mean=weight_mean,
+        last_bn=last_bn,
+        dropout=dropout,
     )
     return create_from_config(config, pretrained=pretrained, seed=seed)
 
@@ -81,26 +93,28 @@ def _seeded(seed: int | None) -> Iterator[None]:
 
 
 def _build_own(config: ModelConfig, pretrained: bool) -> nn.Module:
-    from finet_deploy.nn import Finet, Grouping, ResNetFBN
+    from finet_deploy import nn as networks
 
     if pretrained:
         raise UsageError(
             f"nobody publishes weights of {config.name}", do="train it, or give a checkpoint's path"
         )
-    grouping = Grouping(config.num_groups, config.channels_per_group, config.affine)
+    grouping = networks.Grouping(config.num_groups, config.channels_per_group, config.affine, config.norm)
+    mimic = None
+    if config.norm == "mimic":
+        mimic = networks.MimicNorm(config.mimic_variant, config.cifar, config.weight_mean, config.last_bn)
+    options: dict[str, Any] = {"num_classes": config.num_classes, "cifar": config.cifar, "mimic": mimic}
+    if config.dropout is not None:
+        options["dropout"] = config.dropout
     if config.name.startswith("finet_"):
         size = config.name.removeprefix("finet_")
-        return Finet(
-            size, grouping=grouping, se=config.se, num_classes=config.num_classes, cifar=config.cifar
-        )
-    blocks = (2, 2, 2, 2) if config.name == "resnet18_fbn" else (3, 4, 6, 3)
-    return ResNetFBN(
-        blocks,
-        bottleneck=config.name == "resnet50_fbn",
-        grouping=grouping,
-        num_classes=config.num_classes,
-        cifar=config.cifar,
-    )
+        return networks.Finet(size, grouping=grouping, se=config.se, **options)
+    if config.name.startswith("resnet"):
+        depth = int(config.name.removeprefix("resnet").removesuffix("_fbn"))
+        return networks.ResNet(depth, grouping=grouping, **options)
+    if config.name.startswith("vgg"):
+        return networks.VGG(int(config.name.removeprefix("vgg")), **options)
+    return (networks.SqueezeNet if config.name == "squeezenet" else networks.ShuffleNetV2)(**options)
 
 
 def _build_library(config: ModelConfig, pretrained: bool) -> nn.Module:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from finet_deploy.errors import UsageError
-from finet_deploy.names import ModelConfig, resolve_config
+from finet_deploy.names import MIMIC_VARIANTS, NORMS, ModelConfig, resolve_config
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -36,21 +36,28 @@ class ModelOptions:
     affine: bool | None = None
     num_classes: int | None = None
     cifar: bool | None = None
+    norm: str | None = None
+    mimic_variant: str | None = None
+    weight_mean: bool | None = None
+    last_bn: bool | None = None
     seed: int = 0
     pretrained: bool = False
     images: Path | None = None
 
     def config(self, name: str) -> ModelConfig:
         """The checked configuration of the network `name` with these options."""
-        return resolve_config(
-            name,
-            num_groups=self.num_groups,
-            channels_per_group=self.channels_per_group,
-            se=self.se,
-            affine=self.affine,
-            num_classes=1000 if self.num_classes is None else self.num_classes,
-            cifar=self.cifar,
-        )
+        return resolve_config(name, **self.of_network())
+
+    def of_network(self) -> dict[str, Any]:
+        """The options that `resolve_config` takes, those alone that were given."""
+        fields = {field: getattr(self, field) for field in _OF_NETWORK}
+        return {field: value for field, value in fields.items() if value is not None}
+
+
+_OF_NETWORK = (
+    *("num_groups", "channels_per_group", "se", "affine", "num_classes", "cifar"),
+    *("norm", "mimic_variant", "weight_mean", "last_bn"),
+)
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,14 @@ def model_options(function: Callable[..., Any]) -> Callable[..., Any]:
         "--num-classes", type=click.IntRange(1), metavar="N", help="Size of the head (default 1000)."
     )
     @click.option("--cifar", is_flag=True, default=None, help="The 32 px form: stem stride 1, no max-pool.")
+    @click.option("--norm", type=click.Choice(NORMS), help="Normalization (default: the network's first).")
+    @click.option(
+        "--mimic-variant", type=click.Choice(MIMIC_VARIANTS), help="MimicNorm's code (default) or its paper."
+    )
+    @click.option(
+        "--no-weight-mean", "weight_mean", flag_value=False, default=None, help="MimicNorm without it."
+    )
+    @click.option("--no-last-bn", "last_bn", flag_value=False, default=None, help="MimicNorm without it.")
     @click.option(
         "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of weights and inputs."
     )
@@ -128,8 +143,7 @@ def _load(source: str, options: ModelOptions, console: Console) -> nn.Module:
 
     if options.pretrained:
         raise UsageError("--pretrained has no meaning for a checkpoint", do="leave it out")
-    given = [options.num_groups, options.channels_per_group, options.se, options.affine, options.cifar]
-    if options.model is None and any(value is not None for value in [*given, options.num_classes]):
+    if options.model is None and options.of_network():
         raise UsageError("options of a network without its name", where=source, do="give --model NAME too")
     config = None if options.model is None else options.config(options.model)
     model = load_checkpoint(source, config)

@@ -7,18 +7,18 @@ from collections import defaultdict
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from finet_deploy.fuse.kinds import TREE, has_hooks, is_batch_norm, is_fbn, is_host, unfit
+from finet_deploy.fuse.kinds import TREE, has_hooks, is_batch_norm, is_fbn, is_foldable, is_host, unfit
 
 __all__ = ["barriers", "hooked_between"]
 
 
 def barriers(model: nn.Module) -> dict[str, str]:
-    """Dotted path -> reason, for every normalization, convolution, linear and FBN layer that must not be changed."""
+    """Dotted path -> reason, for every normalization, scalar, convolution and linear layer that must not be changed."""
     places = _places(model)
     tied = _tied(model)
     reasons: dict[str, str] = {}
     for path, module in model.named_modules():
-        if not (is_fbn(module) or is_batch_norm(module) or is_host(module)):
+        if not (is_fbn(module) or is_foldable(module) or is_host(module)):
             continue
         parts = list(module.modules()) if is_fbn(module) else [module]
         shared = [names for names in (places[id(part)] for part in parts) if len(names) > 1]

@@ -11,7 +11,7 @@ from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.fuse.check import check_fusible
 from finet_deploy.fuse.deploy import to_deploy_forms
 from finet_deploy.fuse.graph import CallGraph, join, operation
-from finet_deploy.fuse.kinds import count_normalization, is_batch_norm, is_fbn, is_input_norm
+from finet_deploy.fuse.kinds import count_normalization, is_fbn, is_foldable, is_input_norm
 from finet_deploy.fuse.plan import Plan, make_plan
 from finet_deploy.fuse.reparameterize import Entries, merge_branches, merge_by_fuse, replace_module
 from finet_deploy.fuse.report import Folded, FuseReport, Kept
@@ -26,12 +26,15 @@ from finet_deploy.fuse.trace import (
     trace_text,
 )
 from finet_deploy.nn.fbn import FBNConv2d, FBNLinear
+from finet_deploy.nn.mimicnorm import bake_weight_mean, is_reparametrized
 
 __all__ = ["fuse"]
 
 
 def fuse(model: nn.Module, *, example_inputs: tuple[Tensor, ...] | None = None) -> nn.Module:
     """A copy of `model`, in eval mode, with every normalization folded whose fold is provably the same function.
+
+    So are MimicNorm's learnable scalars, and its re-parametrized weights are baked.
 
     The copy has the same class and module tree: a convolution keeps its path and gets new weight and bias, a folded
     normalization becomes `nn.Identity` (or the activation that it carried), an FBN layer becomes `nn.Conv2d` or
@@ -56,13 +59,21 @@ def fuse(model: nn.Module, *, example_inputs: tuple[Tensor, ...] | None = None) 
         ) from error
     if inputs is not None:
         check_runs(fused, inputs)
+    baked = _bake(fused)
     fused, merged = merge_branches(fused, inputs)
     fused, merged, graphs, plan = _plan(fused, merged, inputs)
     fused, plan = _apply(fused, graphs, plan, inputs)
     fused, rewritten = to_deploy_forms(fused)
     fused.eval()
-    fused.fuse_report = _report(fused, graphs, plan, merged, rewritten)  # type: ignore[assignment]
+    fused.fuse_report = _report(fused, graphs, plan, merged, baked + rewritten)  # type: ignore[assignment]
     return fused
+
+
+def _bake(model: nn.Module) -> tuple[Folded, ...]:
+    """Put the zero-mean weights that a re-parametrized MimicNorm network computes in the place of their parameters."""
+    paths = [path for path, module in model.named_modules() if is_reparametrized(module)]
+    bake_weight_mean(model)
+    return tuple(Folded(path=path, kind="ZeroMean", into=path) for path in paths)
 
 
 def _checked_inputs(example_inputs: object) -> tuple[Tensor, ...] | None:
@@ -87,12 +98,12 @@ def _plan(
 
 def _graphs(model: nn.Module, inputs: tuple[Tensor, ...] | None) -> tuple[list[CallGraph], str]:
     """Call graphs of the whole model, or else of its largest traceable parts, and why there is no more."""
-    if is_fbn(model) or is_batch_norm(model):
+    if is_fbn(model) or is_foldable(model):
         return [], "a normalization alone has no layer to be folded into"
     graph, reason = symbolic_graph(model, "", inputs)
     if graph is not None:
         return [graph], ""
-    if not any(is_batch_norm(module) for module in model.modules()):
+    if not any(is_foldable(module) for module in model.modules()):
         return [], ""
     if inputs is not None:
         graph, export_reason = export_graph(model, inputs)
@@ -108,11 +119,7 @@ def _partial_graphs(root: nn.Module, prefix: str, module: nn.Module) -> list[Cal
     graphs: list[CallGraph] = []
     for name, child in module.named_children():
         path = join(prefix, name)
-        if (
-            not any(is_batch_norm(inner) for inner in child.modules())
-            or is_batch_norm(child)
-            or is_fbn(child)
-        ):
+        if not any(is_foldable(inner) for inner in child.modules()) or is_foldable(child) or is_fbn(child):
             continue
         graph = None
         if _plain_signature(child) and reaches_inside(root, path) is None:

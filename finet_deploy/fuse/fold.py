@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["fold_after", "fold_before", "fold_partial_sums", "scale_and_shift"]
+__all__ = ["fold_after", "fold_before", "fold_partial_sums", "scalar_terms", "scale_and_shift"]
 
 
 def _exact(tensor: Tensor) -> Tensor:
@@ -31,6 +31,13 @@ def scale_and_shift(
         scale = scale * _exact(gamma)
     offset = torch.zeros_like(scale) if beta is None else _exact(beta)
     return scale, _exact(mean), offset
+
+
+def scalar_terms(scale: Tensor | None, shift: Tensor | None, channels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One factor and one summand (1,) for all channels, in the terms of `scale_and_shift`; None is 1 and 0."""
+    ones, zeros = torch.ones(channels, dtype=torch.float64), torch.zeros(channels, dtype=torch.float64)
+    factor = ones if scale is None else ones * _exact(scale)
+    return factor, zeros, zeros if shift is None else zeros + _exact(shift)
 
 
 def fold_after(

@@ -14,20 +14,24 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils import parametrize
 
-from finet_deploy.fuse.fold import scale_and_shift
+from finet_deploy.fuse.fold import scalar_terms, scale_and_shift
 from finet_deploy.nn.fbn import FBNConv2d, FBNLinear
+from finet_deploy.nn.mimicnorm import LearnableScale, LearnableShift
 
 __all__ = [
     "TREE",
     "count_normalization",
+    "foldable_modules",
     "is_batch_norm",
     "is_fbn",
+    "is_foldable",
     "is_host",
     "is_input_norm",
+    "is_scalar",
     "norm_ranks",
-    "norm_terms",
     "norm_width",
     "rest_of",
+    "terms_of",
     "unfit",
 ]
 
@@ -74,6 +78,16 @@ def is_batch_norm(module: nn.Module) -> bool:
     return looks_alike and not isinstance(module, _InstanceNorm)
 
 
+def is_scalar(module: nn.Module) -> bool:
+    """One of MimicNorm's learnable scalars: the same factor, or the same summand, for every channel."""
+    return isinstance(module, LearnableScale | LearnableShift)
+
+
+def is_foldable(module: nn.Module) -> bool:
+    """A layer that a convolution or linear layer beside it could take in: a batch normalization or a scalar."""
+    return is_batch_norm(module) or is_scalar(module)
+
+
 def is_input_norm(module: nn.Module) -> bool:
     """A layer that takes its statistics from the input that it sees: nothing that could be folded."""
     return isinstance(module, _INPUT_NORMS)
@@ -106,6 +120,12 @@ def normalizations(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
             yield path, module
 
 
+def foldable_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The normalizations as `count_normalization` counts them, then the scalars."""
+    yield from normalizations(model)
+    yield from ((path, module) for path, module in model.named_modules() if is_scalar(module))
+
+
 def has_hooks(module: nn.Module) -> bool:
     kinds = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
     return any(getattr(module, kind, None) for kind in kinds)
@@ -133,6 +153,8 @@ def _runs_known_forward(module: nn.Module) -> bool:
         return True
     if qualified_name(module) in _NORM_ACT | _SAFE_HOSTS | {_FROZEN}:
         return True
+    if is_scalar(module):
+        return forward in (LearnableScale.forward, LearnableShift.forward)
     if isinstance(module, FBNConv2d):
         return forward is FBNConv2d.forward
     if isinstance(module, FBNLinear):
@@ -158,8 +180,12 @@ def norm_ranks(norm: nn.Module) -> frozenset[int]:
     return frozenset({4})
 
 
-def norm_terms(norm: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
-    """fp64 (C,) scale, mean, beta of a normalization in eval mode; see `scale_and_shift`."""
+def terms_of(norm: nn.Module, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    """fp64 (width,) scale, mean, beta of a normalization in eval mode or of a scalar; see `scale_and_shift`."""
+    if isinstance(norm, LearnableScale):
+        return scalar_terms(norm.scale, None, width)
+    if isinstance(norm, LearnableShift):
+        return scalar_terms(None, norm.shift, width)
     tensors = {**norm._buffers, **norm._parameters}
     mean, var = tensors["running_mean"], tensors["running_var"]
     # Both are there: check_fusible has refused layers without running statistics.

@@ -1,4 +1,7 @@
-"""The decision for every normalization: folded into which layer, or kept for which reason. Changes nothing."""
+"""The decision for every normalization and learnable scalar: folded into which layer, or kept for which reason.
+
+Changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +14,25 @@ from torch import Tensor, fx, nn
 
 from finet_deploy.fuse.barriers import barriers, hooked_between
 from finet_deploy.fuse.fold import fold_after, fold_before, fold_partial_sums
-from finet_deploy.fuse.graph import CallGraph, data_input
+from finet_deploy.fuse.graph import CallGraph, data_input, operation
 from finet_deploy.fuse.kinds import (
+    foldable_modules,
     is_batch_norm,
     is_fbn,
+    is_foldable,
     is_host,
+    is_scalar,
     is_transposed,
     norm_ranks,
-    norm_terms,
     norm_width,
-    normalizations,
     qualified_name,
     rest_of,
+    terms_of,
 )
 from finet_deploy.fuse.report import Folded, Kept
-from finet_deploy.fuse.transparent import Channels, is_in_place, may_pass, step
+from finet_deploy.fuse.transparent import Channels, is_in_place, is_relu, may_pass, step
 from finet_deploy.nn.fbn import FBNConv2d, FBNLinear
+from finet_deploy.nn.mimicnorm import LearnableScale
 
 __all__ = ["Plan", "make_plan"]
 
@@ -67,13 +73,14 @@ class _Planner:
             if is_fbn(module):
                 self._attempt(path, partial(self._fold_fbn, path, module))
         for graph in self.graphs:
-            nodes = [node for node in graph.graph.nodes if self._is_norm(graph, node)]
+            nodes = [node for node in graph.graph.nodes if self._is_foldable(graph, node)]
             for node in nodes:  # in order: a second normalization sees the first one gone
                 self._attempt(graph.path_of[node], partial(self._fold_back, graph, node))
             for node in reversed(nodes):
-                if graph.path_of[node] not in self.plan.folded:
+                path = graph.path_of[node]
+                if path not in self.plan.folded and is_batch_norm(self.modules[path]):
                     self._attempt(graph.path_of[node], partial(self._fold_forward, graph, node))
-        for path, module in normalizations(self.model):
+        for path, module in foldable_modules(self.model):
             if path not in self.plan.folded:
                 reason = "; ".join(dict.fromkeys(self.reasons.get(path, [self._absent(path)])))
                 self.plan.kept[path] = Kept(path=path, kind=type(module).__name__, reason=reason)
@@ -81,9 +88,9 @@ class _Planner:
         self.plan.folded = dict(sorted(self.plan.folded.items(), key=lambda item: order[item[0]]))
         return self.plan
 
-    def _is_norm(self, graph: CallGraph, node: fx.Node) -> bool:
+    def _is_foldable(self, graph: CallGraph, node: fx.Node) -> bool:
         path = graph.path_of.get(node)
-        return path is not None and is_batch_norm(self.modules[path])
+        return path is not None and is_foldable(self.modules[path])
 
     def _absent(self, path: str) -> str:
         return self.barriers.get(path) or self.unproven or "the network's forward never calls it"
@@ -112,14 +119,14 @@ class _Planner:
             if part[0] != path and any(graph.calls(part[0]) for graph in self.graphs):
                 raise _Refused(f"the network calls '{part[0]}' itself")
         inner = layer.conv if isinstance(layer, FBNConv2d) else layer
-        terms = norm_terms(layer.bn)
+        terms = terms_of(layer.bn, norm_width(layer.bn))
         self._set_host(
             path, *fold_partial_sums(inner.weight, inner.bias, *terms, num_groups=layer.num_groups)
         )
         self._done(path, layer, path)
 
     def _fold_back(self, graph: CallGraph, node: fx.Node) -> None:
-        """Fold a normalization into the layer whose result it works on."""
+        """Fold a normalization or scalar into the layer whose result it works on."""
         path = graph.path_of[node]
         norm = self.modules[path]
         self._may_change(graph, path)
@@ -133,14 +140,15 @@ class _Planner:
         width = weight.shape[1] * groups if is_transposed(layer) else weight.shape[0]
         at = self._origin(graph, host)
         for passed in between:
-            at = self._pass(graph, passed, at)
-        self._arrives(norm, at)
-        if width != norm_width(norm):
-            raise _Refused(f"it has {norm_width(norm)} channels, '{into}' gives {width}")
-        terms = norm_terms(norm)
+            at = at if is_relu(graph, passed) else self._pass(graph, passed, at)
+        if not is_scalar(norm):  # which is the same for every channel, wherever the channels are
+            self._arrives(norm, at)
+            if width != norm_width(norm):
+                raise _Refused(f"it has {norm_width(norm)} channels, '{into}' gives {width}")
+        terms = terms_of(norm, width)
         transposed = is_transposed(layer)
         self._set_host(into, *fold_after(weight, bias, *terms, transposed=transposed, groups=groups))
-        self._done(path, norm, into)
+        self._done(path, norm, into, self._names(graph, between))
 
     def _walk_back(self, graph: CallGraph, node: fx.Node) -> tuple[fx.Node, list[fx.Node]]:
         """The layer that feeds `node`, and the operations between, in order; every value on the way has one reader."""
@@ -160,7 +168,9 @@ class _Planner:
             path = graph.path_of.get(value)
             if path is not None and (is_host(self.modules[path]) or path in self.plan.hosts):
                 return value, between
-            if not may_pass(graph, value, self._gone()):
+            if is_relu(graph, value) and is_scalar(self.modules[graph.path_of[node]]):
+                _refuse_relu(self.modules[graph.path_of[node]])
+            elif not may_pass(graph, value, self._gone()):
                 raise _Refused(f"its input is the result of {graph.describe(value)}, not of a convolution")
             between.insert(0, value)
             reader = value
@@ -192,8 +202,9 @@ class _Planner:
         groups = int(getattr(layer, "groups", 1))
         if weight.shape[1] * groups != norm_width(norm):
             raise _Refused(f"it has {norm_width(norm)} channels, '{into}' takes {weight.shape[1] * groups}")
-        self._set_host(into, *fold_before(weight, bias, *norm_terms(norm), groups=groups))
-        self._done(path, norm, into)
+        terms = terms_of(norm, norm_width(norm))
+        self._set_host(into, *fold_before(weight, bias, *terms, groups=groups))
+        self._done(path, norm, into, self._names(graph, between))
 
     def _walk_forward(self, graph: CallGraph, node: fx.Node) -> tuple[fx.Node, list[fx.Node]]:
         between: list[fx.Node] = []
@@ -269,15 +280,30 @@ class _Planner:
             raise _Refused(f"the folded weights of '{path}' overflow {str(dtype).removeprefix('torch.')}")
         self.plan.hosts[path] = (weight, bias)
 
-    def _done(self, path: str, module: nn.Module, into: str) -> None:
+    def _names(self, graph: CallGraph, between: Sequence[fx.Node]) -> list[str]:
+        names = [graph.path_of.get(node, operation(node)) for node in between]
+        return [name for name in names if name not in self._gone()]
+
+    def _done(self, path: str, module: nn.Module, into: str, between: Sequence[str] = ()) -> None:
         if not is_fbn(module):
             self.plan.rest[path] = rest_of(module)
-        self.plan.folded[path] = Folded(path=path, kind=type(module).__name__, into=into)
+        self.plan.folded[path] = Folded(
+            path=path, kind=type(module).__name__, into=into, between=tuple(between)
+        )
 
 
 def _conv_rank(layer: nn.Module) -> int:
     conv = layer.conv if isinstance(layer, FBNConv2d) else layer
     return len(conv.kernel_size) + 2  # type: ignore[arg-type]
+
+
+def _refuse_relu(module: nn.Module) -> None:
+    """relu(a x) = a relu(x) for a >= 0 alone; nothing that adds passes through a ReLU."""
+    if not isinstance(module, LearnableScale):
+        raise _Refused("it stands after a ReLU, whose zeros it would shift")
+    factor = module.scale.item()
+    if not factor >= 0:
+        raise _Refused(f"it stands after a ReLU and its factor is negative ({factor:.4g})")
 
 
 def _refuse_padding(path: str, layer: nn.Module) -> None:

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from finet_deploy.nn.fbn import FBNConv2d, FBNLinear
+from finet_deploy.nn.mimicnorm import LearnableScale, LearnableShift
 
 __all__ = ["infer_rank"]
 
@@ -67,6 +68,8 @@ _KEEP_MODULES = (
     nn.PReLU,
     nn.ELU,
     nn.LayerNorm,
+    LearnableScale,
+    LearnableShift,
 )
 
 

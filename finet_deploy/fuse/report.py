@@ -12,15 +12,19 @@ __all__ = ["Folded", "FuseReport", "Kept"]
 
 
 class Folded(msgspec.Struct, frozen=True, kw_only=True):
-    """`path`, a normalization or a block of class (or kind) `kind`, became part of the layer at `into`."""
+    """`path`, a normalization, scalar or block of class (or kind) `kind`, became part of the layer at `into`.
+
+    between: the modules (by path) and operations (by name) that stand between the two; their outputs change.
+    """
 
     path: str
     kind: str
     into: str
+    between: tuple[str, ...] = ()
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True):
-    """The normalization at `path` of class `kind` stays as it was, because of `reason`."""
+    """The normalization or scalar at `path` of class `kind` stays as it was, because of `reason`."""
 
     path: str
     kind: str

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 
 from finet_deploy.errors import UsageError
 from finet_deploy.fuse.graph import CallGraph, join, operation
-from finet_deploy.fuse.kinds import TREE, is_batch_norm, is_fbn, is_host
+from finet_deploy.fuse.kinds import TREE, is_batch_norm, is_fbn, is_foldable, is_host, is_scalar
 
 __all__ = [
     "check_runs",
@@ -56,7 +56,7 @@ def _computed(model: nn.Module) -> list[Tensor]:
 
 
 class _Tracer(fx.Tracer):
-    """Stops at normalizations, convolutions and linear layers, and notes tensors that are read past their module."""
+    """Stops at every layer that folds are about, and notes tensors that are read past their module."""
 
     def __init__(self, leaf_paths: frozenset[str] | None = None) -> None:
         super().__init__()
@@ -66,10 +66,10 @@ class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if self.leaf_paths is not None and module_qualified_name in self.leaf_paths:
             return True
-        if is_fbn(m) or is_batch_norm(m) or is_host(m):
+        if is_fbn(m) or is_foldable(m) or is_host(m):
             return True
         return bool(super().is_leaf_module(m, module_qualified_name)) and not any(
-            is_fbn(child) or is_batch_norm(child) for child in m.modules()
+            is_fbn(child) or is_foldable(child) for child in m.modules()
         )
 
     def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
@@ -261,6 +261,8 @@ def _is_call_of(node: fx.Node, path: str, module: nn.Module) -> bool:
     name = operation(node).removesuffix("_input")
     if is_batch_norm(module):
         return name in ("batch_norm", "cudnn_batch_norm", "_native_batch_norm_legit_no_training")
+    if is_scalar(module):
+        return name in ("mul", "add") and node.args[0] in node.all_input_nodes
     return is_host(module) and (name in _EXPORTED_CALLS or name.split(".")[0] in _EXPORTED_CALLS)
 
 

@@ -14,7 +14,7 @@ from torch import fx, nn
 
 from finet_deploy.fuse.graph import CallGraph, argument, operation
 
-__all__ = ["Channels", "is_in_place", "may_pass", "step"]
+__all__ = ["Channels", "is_in_place", "is_relu", "may_pass", "step"]
 
 _SAME = {"contiguous", "clone"}
 _AVERAGES = {f"{kind}avg_pool{axes}d": axes for kind in ("", "adaptive_") for axes in (1, 2, 3)}
@@ -155,6 +155,12 @@ def _mean(node: fx.Node, at: Channels) -> Channels | None:
     if keep is True:
         return at
     return Channels(at.rank - len(averaged), at.axis - sum(d < at.axis for d in averaged))
+
+
+def is_relu(graph: CallGraph, node: fx.Node) -> bool:
+    """Whether a node is a ReLU, with which a factor that is not negative changes places: relu(a x) = a relu(x)."""
+    module = graph.module(node)
+    return type(module) is nn.ReLU if module is not None else operation(node) in ("relu", "relu_")
 
 
 def is_in_place(graph: CallGraph, node: fx.Node) -> bool:

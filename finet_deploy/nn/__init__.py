@@ -1,7 +1,23 @@
-"""Layers and networks: FBN, Finet, ResNet with FBN."""
+"""Layers and networks: FBN, MimicNorm, Finet, ResNet, VGG, SqueezeNet, ShuffleNetV2."""
 
 from finet_deploy.nn.fbn import FBNConv2d, FBNLinear
 from finet_deploy.nn.finet import Finet, Grouping
-from finet_deploy.nn.resnet import ResNetFBN
+from finet_deploy.nn.mimicnorm import LearnableScale, LearnableShift, MimicNorm
+from finet_deploy.nn.resnet import ResNet
+from finet_deploy.nn.shufflenet import ShuffleNetV2
+from finet_deploy.nn.squeezenet import SqueezeNet
+from finet_deploy.nn.vgg import VGG
 
-__all__ = ["FBNConv2d", "FBNLinear", "Finet", "Grouping", "ResNetFBN"]
+__all__ = [
+    "FBNConv2d",
+    "FBNLinear",
+    "Finet",
+    "Grouping",
+    "LearnableScale",
+    "LearnableShift",
+    "MimicNorm",
+    "ResNet",
+    "ShuffleNetV2",
+    "SqueezeNet",
+    "VGG",
+]

@@ -14,6 +14,7 @@ from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.fuse import count_normalization, fuse
 from finet_deploy.images import Preprocessing
 from finet_deploy.names import resolve_config
+from finet_deploy.nn.mimicnorm import is_reparametrized, largest_channel_mean, reparametrize_weight_mean
 from finet_deploy.zoo import create_model
 from tests.helpers import randomize_statistics
 
@@ -195,3 +196,72 @@ def test_a_checkpoint_needs_a_configuration_and_its_own_suffix(model, tmp_path):
         save_checkpoint(torch.nn.Linear(2, 2), tmp_path / "a.safetensors")
     with pytest.raises(UsageError, match=r"\.safetensors"):
         save_checkpoint(model, tmp_path / "a.pt")
+
+
+def mimic_network():
+    net = create_model("shufflenetv2", norm="mimic", seed=0, **TINY).eval()
+    with torch.no_grad():
+        net.stage2[1].branch[6].scale.fill_(-0.5)  # after its ReLU: fuse keeps the multiplication
+        net.stage2[2].branch[7].shift.fill_(0.25)
+        net.last_bn.running_mean.fill_(0.5)
+    return net
+
+
+def test_a_fused_network_whose_scalar_had_to_stay_comes_back_fused(x, tmp_path):
+    fused = fuse(mimic_network())
+    assert [entry.path for entry in fused.fuse_report.kept if entry.kind == "LearnableScale"] == [
+        "stage2.1.branch.6"
+    ]
+    save_checkpoint(fused, tmp_path / "fused.safetensors")
+    again = load_checkpoint(tmp_path / "fused.safetensors")
+    assert again.state_dict().keys() == fused.state_dict().keys()
+    with torch.no_grad():
+        assert torch.equal(again(x), fused(x))
+
+
+def test_reparametrized_weights_are_stored_as_the_weights_that_they_give(x, tmp_path):
+    net = mimic_network()
+    reparametrize_weight_mean(net)
+    with torch.no_grad():
+        net.conv5[0].parametrizations.weight.original.add_(0.1)
+        expected = net(x)
+    save_checkpoint(net, tmp_path / "a.safetensors")
+    again = load_checkpoint(tmp_path / "a.safetensors")
+    assert largest_channel_mean(again) < 1e-6
+    with torch.no_grad():
+        assert torch.equal(again(x), expected)
+    assert is_reparametrized(net.conv5[0])
+
+
+def test_what_is_known_of_the_training_comes_back_and_travels_on(model, tmp_path):
+    training = {"recipe": {"name": "digits", "lr": 0.1}, "classes": ["0", "1"], "epochs": 20}
+    save_checkpoint(model, tmp_path / "a.safetensors", training=training, trained=True)
+    again = load_checkpoint(tmp_path / "a.safetensors")
+    assert again.weights_origin["training"] == training
+    assert again.weights_origin["trained"] is True
+    save_checkpoint(fuse(again), tmp_path / "b.safetensors")
+    deployed = load_checkpoint(tmp_path / "b.safetensors").weights_origin
+    assert (deployed["training"], deployed["trained"]) == (training, True)
+    save_checkpoint(model, tmp_path / "c.safetensors")
+    assert load_checkpoint(tmp_path / "c.safetensors").weights_origin["training"] is None
+
+
+@pytest.mark.parametrize(
+    ("training", "found"),
+    [
+        ({"loss": float("nan")}, "cannot be written as JSON"),
+        ({"path": object()}, "cannot be written as JSON"),
+        ({"log": "x" * 1_000_000}, "more than 1000000"),
+    ],
+)
+def test_training_metadata_that_is_not_json_or_too_long_is_refused(model, tmp_path, training, found):
+    with pytest.raises(UsageError, match=found):
+        save_checkpoint(model, tmp_path / "a.safetensors", training=training)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ['{"schema_version": 1, "training": [1]}', " " * 1_000_001])
+def test_foreign_training_metadata_is_refused(model, tmp_path, text):
+    save_file(model.state_dict(), tmp_path / "a.safetensors", {"finet_deploy": text})
+    with pytest.raises(FinetDeployError, match="metadata"):
+        load_checkpoint(tmp_path / "a.safetensors")

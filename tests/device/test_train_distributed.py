@@ -1,0 +1,169 @@
+"""Two processes by torchrun (Gloo, this machine) against one: the same batch, the same curve; and a killed one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from finet_deploy.checkpoint import load_checkpoint
+from finet_deploy.data import evaluate_model, evaluation_batches
+from tests.train_runs import assert_same_run, read_state_file, rows, tiny_recipe, tiny_sets
+
+ROOT = Path(__file__).parents[2]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+WORKER = ["-m", "tests.train_worker"]
+SAME = {"dropout": 0.0, "sync_norm": True, "lr": 0.002}
+TOLERANCE = 1e-7  # fp64 rounding, after eight steps of a network that amplifies it
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=300)
+
+
+def curve(folder: Path) -> list[float]:
+    return [float(row["loss"]) for row in rows(folder / "steps.csv")]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A run's folder, by number of processes and the recipe's changes; each is made once."""
+    made: dict[str, Path] = {}
+
+    def make(processes: int, **changes: object) -> Path:
+        key = f"{processes} {changes}"
+        if key not in made:
+            folder = tmp_path_factory.mktemp("run") / "run"
+            torchrun = TORCHRUN if processes == 2 else []
+            done = launch(*torchrun, *WORKER, folder, json.dumps({**SAME, **changes}))
+            assert done.returncode == 0, done.stderr
+            made[key] = folder
+        return made[key]
+
+    return make
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_two_processes_are_one_with_the_whole_batch(trained: Callable[..., Path], accumulate: int) -> None:
+    """Same losses, right answers, gradients and weights.
+
+    With accumulation the micro-batches are other images, so that is compared on a network without norms.
+    """
+    changes = {"accumulate": accumulate}
+    if accumulate > 1:
+        changes |= {"model": "squeezenet", "norm": "mimic", "weight_mean": "projection", "last_bn": False}
+        changes |= {"num_groups": None, "dropout": None, "sync_norm": False}
+    one, two = trained(1, **changes), trained(2, **changes)
+    assert len(curve(one)) == 8
+    assert curve(two) == pytest.approx(curve(one), rel=TOLERANCE)
+    for row, expected in zip(rows(two / "steps.csv"), rows(one / "steps.csv")):
+        assert float(row["grad_norm"]) == pytest.approx(float(expected["grad_norm"]), rel=1e-6)
+        for column in ("step", "epoch", "lr", "correct", "images"):
+            assert row[column] == expected[column]
+    assert [row["images"] for row in rows(two / "log.csv")] == ["39", "39"]  # every validation image once
+    for row, expected in zip(rows(two / "log.csv"), rows(one / "log.csv")):
+        assert (row["top1"], row["top5"], row["best"]) == (
+            expected["top1"],
+            expected["top5"],
+            expected["best"],
+        )
+    states = [read_state_file(folder) for folder in (two, one)]
+    for name, value in states[1].items():
+        if isinstance(value, torch.Tensor):
+            torch.testing.assert_close(states[0][name], value, rtol=1e-5, atol=1e-6, msg=name)
+    weights = [load_checkpoint(folder / "model.safetensors").state_dict() for folder in (two, one)]
+    assert weights[0].keys() == weights[1].keys()
+
+
+def test_without_synchronized_norms_two_processes_are_not_one(trained: Callable[..., Path]) -> None:
+    """The comparison above can fail: statistics of half a batch are others."""
+    two = trained(2, sync_norm=False)
+    assert curve(two)[0] != pytest.approx(curve(trained(1))[0], rel=1e-4)
+    # Each rank's running statistics are its own; those that were validated are those in the checkpoint.
+    batches = evaluation_batches(tiny_sets(val=39)[1], tiny_recipe().preprocessing(), batch_size=8)
+    accuracy = evaluate_model(load_checkpoint(two / "model.safetensors"), batches, "cpu")
+    assert json.loads((two / "result.json").read_text())["accuracy"] == accuracy.to_json_object()
+
+
+OPTIONS = [
+    "train", "--recipe", "digits", "--image-size", "8", "--resize", "8", "--no-se", "--batch-size", "150",
+    "--epochs", "2", "--lr", "0.02", "--device", "cpu", "--save-every", "4",
+]  # fmt: skip
+
+
+def start(folder: Path, *torchrun: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *TORCHRUN, *torchrun, "-m", "finet_deploy", *OPTIONS, "-o", str(folder)]
+    return subprocess.Popen(
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
+    )
+
+
+def workers_of(agent: int) -> list[int]:
+    """The training processes, by rank."""
+    children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
+    ranks = {}
+    for child in children:
+        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        for variable in variables:
+            if variable.startswith(b"RANK="):
+                ranks[int(variable[5:])] = int(child)
+    return [ranks[rank] for rank in sorted(ranks)]
+
+
+def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> None:
+    path = folder / "steps.csv"
+    while not (path.exists() and path.read_text().count("\n") > step):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reference") / "run"
+    process = start(folder)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return folder
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
+    uninterrupted: Path, tmp_path
+) -> None:
+    folder = tmp_path / "run"
+    process = start(folder, "--max-restarts", "1")
+    wait_for_step(folder, 10, process)
+    os.kill(workers_of(process.pid)[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert f"{folder}: resumed after step " in err
+    assert_same_run(folder, uninterrupted)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
+def test_a_signal_to_one_process_stops_both_after_the_same_step(uninterrupted: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = start(folder)
+    wait_for_step(folder, 3, process)
+    os.kill(workers_of(process.pid)[1], signal.SIGTERM)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode != 0
+    done = len(rows(folder / "steps.csv"))
+    assert f"saved {folder / 'state.pt'}" in err
+    assert read_state_file(folder)["/progress/step"] == done < 18
+    resumed = launch(*TORCHRUN, "-m", "finet_deploy", *OPTIONS, "-o", folder, "--resume")
+    assert resumed.returncode == 0, resumed.stderr
+    assert_same_run(folder, uninterrupted)

@@ -9,7 +9,9 @@ STAMP := $(VENV)/.installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
 
-demo: install ## install, then export, prove and measure the paper's six networks on this machine
+demo: install ## install, then export and evaluate the trained checkpoint, prove and measure the paper's six networks
+	test -f bundles/digits-shipped/manifest.json || $(BIN)/finet-deploy export models/finet_small_se_digits.safetensors --fuse -o bundles/digits-shipped
+	$(BIN)/finet-deploy evaluate bundles/digits-shipped --against models/finet_small_se_digits.safetensors
 	$(BIN)/finet-deploy bench --suite table4 --device host --preset demo
 
 test: install lint type ## install, lint, type-check, run all tests
@@ -33,8 +35,10 @@ lint: install ## ruff: lint and format
 type: install ## mypy
 	$(BIN)/mypy
 
-benchmark: install ## what the measuring harness itself costs
+benchmark: install ## what the measuring harness, and training with FBN and MimicNorm, cost
 	$(BIN)/python tests/benchmarks/harness_overhead.py
+	$(BIN)/python tests/benchmarks/training_cost.py
+	$(BIN)/python tests/benchmarks/mimic_memory.py
 
 clean: ## remove what can be made again
 	rm -rf $(VENV) bundles runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -17,4 +17,4 @@ from tests.train_runs import tiny_recipe, tiny_sets
 if __name__ == "__main__":
     torch.set_default_dtype(torch.float64)
     process = Process.from_environment("cpu")
-    train(tiny_recipe(**json.loads(sys.argv[2])), *tiny_sets(val=39), Path(sys.argv[1]), process=process)
+    train(tiny_recipe(**json.loads(sys.argv[2])), *tiny_sets(val=359), Path(sys.argv[1]), process=process)

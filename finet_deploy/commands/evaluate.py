@@ -163,7 +163,7 @@ def _evaluate_bundle(folder: Path, chosen: _Options, options: ModelOptions, cons
         origin = loaded.origin
         against = [model_runner(loaded.model, "checkpoint")]
         _warn_of_another_checkpoint(bundle, origin, console)
-    trained_on = getattr(bundle.manifest.source, "dataset", None) or (_trained_on(origin) if origin else None)
+    trained_on = bundle.manifest.source.dataset or (_trained_on(origin) if origin else None)
     dataset = _open(chosen, trained_on, str(folder))
     steps = (len(formats) + len(against)) * math.ceil(len(dataset) / size)
     with console.progress("evaluate", total=steps) as step:

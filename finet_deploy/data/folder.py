@@ -87,9 +87,7 @@ def open_folder(
     try:
         classes = _classes(root)
         if split == "val" and (folder / "train").is_dir():
-            trained_on = _classes(folder / "train")
-            _require_same(trained_on, classes, root)
-            classes = trained_on
+            _require_same(_classes(folder / "train"), classes, root)
         samples = make_dataset(root, _indices(classes), extensions=IMG_EXTENSIONS, allow_empty=True)
     except OSError as error:
         raise explain_os_error(error, "read the data set", Path(error.filename or root)) from error

@@ -84,6 +84,7 @@ def _prepare_worker(_worker: int) -> None:
     finish a step and save first, and a reader that died under it would cut that short. Readers end when the parent
     closes them, and within seconds when it is gone.
     """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for iterator in _running:  # copies that came with the fork: their workers are not this process's to end
         iterator._shutdown = True

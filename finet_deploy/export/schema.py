@@ -46,6 +46,7 @@ class SourceEntry(_Data, frozen=True, kw_only=True):
     calibration_images: Count | None = None
     path: str | None = None
     sha256: Sha256 | None = None
+    dataset: str | None = None
     notes: tuple[str, ...] = ()
 
 

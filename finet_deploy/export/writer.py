@@ -141,8 +141,12 @@ def _layout(ndim: int) -> str:
 
 
 def _source(origin: Mapping[str, Any]) -> SourceEntry:
-    # `load_checkpoint` passes the checkpoint's preprocessing on here; the manifest has a field of its own for it.
-    fields = {key: value for key, value in origin.items() if key != "preprocessing"}
+    # `load_checkpoint` passes on the checkpoint's preprocessing, which has a field of its own in the manifest, and the
+    # whole record of its training, of which the data set's name is enough to evaluate the bundle.
+    fields = {key: value for key, value in origin.items() if key not in ("preprocessing", "training")}
+    training = origin.get("training")
+    if isinstance(training, Mapping):
+        fields["dataset"] = training.get("dataset")
     try:
         return msgspec.convert(fields, type=SourceEntry)
     except msgspec.ValidationError as error:

@@ -17,6 +17,7 @@ from torch.nn.utils import parametrize
 from finet_deploy.fuse.fold import scalar_terms, scale_and_shift
 from finet_deploy.nn.fbn import FBNConv2d, FBNLinear
 from finet_deploy.nn.mimicnorm import LearnableScale, LearnableShift
+from finet_deploy.nn.sync_norm import SynchronizedBatchNorm
 
 __all__ = [
     "TREE",
@@ -149,7 +150,8 @@ def unfit(module: nn.Module) -> str | None:
 
 def _runs_known_forward(module: nn.Module) -> bool:
     forward = type(module).forward
-    if isinstance(module, _BatchNorm) and forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward):
+    norms = (_BatchNorm.forward, nn.SyncBatchNorm.forward, SynchronizedBatchNorm.forward)
+    if isinstance(module, _BatchNorm) and forward in norms:
         return True
     if qualified_name(module) in _NORM_ACT | _SAFE_HOSTS | {_FROZEN}:
         return True
@@ -175,7 +177,7 @@ def norm_ranks(norm: nn.Module) -> frozenset[int]:
         return frozenset({2, 3})
     if isinstance(norm, nn.BatchNorm3d):
         return frozenset({5})
-    if isinstance(norm, nn.SyncBatchNorm):
+    if isinstance(norm, nn.SyncBatchNorm | SynchronizedBatchNorm):
         return frozenset({2, 3, 4, 5})
     return frozenset({4})
 

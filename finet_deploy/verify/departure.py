@@ -59,6 +59,12 @@ def _sources(candidate: nn.Module, order: list[str]) -> dict[str, str | None]:
     for fold in report.folded if report is not None else ():
         if fold.path == fold.into:
             continue
+        if (
+            fold.between
+        ):  # folded through an activation or a pool: neither it nor the layer gives what it gave
+            sources[fold.into] = None
+            sources.update(dict.fromkeys(fold.between))
+            continue
         last = sources.get(fold.into, fold.into)
         if last is not None and rank.get(fold.path, -1) > rank.get(last, -1):
             # A batch norm with an activation in it leaves the activation behind: the layer's own output then

@@ -26,8 +26,10 @@ def masked(text: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for all blocks: later ones use the files of earlier ones."""
-    return tmp_path_factory.mktemp("readme")
+    """One folder for all blocks: later ones use the files of earlier ones, and the checkpoint that is shipped."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "models").symlink_to(ROOT / "models")
+    return folder
 
 
 @pytest.mark.parametrize(("kind", "body"), RUN, ids=[body.splitlines()[0][:60] for _, body in RUN])

@@ -36,7 +36,10 @@ def made(tmp_path_factory) -> Path:
     train = open_dataset("digits", "train")
     model = create_model("finet_small", num_groups=2, cifar=True, num_classes=10, seed=0)
     prepare_untrained(model, torch.stack([DIGITS(train[index][0]) for index in range(16)]), seed=0)
-    save_checkpoint(model, folder / "model.safetensors", preprocessing=DIGITS, trained=True)
+    training = {"dataset": "digits"}
+    save_checkpoint(
+        model, folder / "model.safetensors", preprocessing=DIGITS, training=training, trained=True
+    )
     export(load_checkpoint(folder / "model.safetensors"), folder / "bundle", preprocessing=DIGITS)
     return folder
 
@@ -45,7 +48,7 @@ def test_all_formats_predict_what_the_checkpoint_predicts(made, capsys, tmp_path
     file = tmp_path / "out.csv"
     status, out, err = run_cli(
         capsys,
-        *("evaluate", made / "bundle", "--dataset", "digits", "--against", made / "model.safetensors"),
+        *("evaluate", made / "bundle", "--against", made / "model.safetensors"),
         *("--predictions", file, "--min-agreement", 1, "--json", "-q"),
     )
     document = json.loads(out)
@@ -94,7 +97,6 @@ def test_wrong_calls_are_one_line(made, capsys, tmp_path):
     bundle = made / "bundle"
     digits = ["--dataset", "digits"]
     for text, arguments in (
-        ("nothing says which data set", [bundle]),
         ("unknown format 'onx'", [bundle, *digits, "--formats", "onx"]),
         ("leave the options out", [bundle, *digits, "--se"]),
         ("--fuse and --device are for checkpoints", [bundle, *digits, "--fuse"]),
@@ -103,9 +105,11 @@ def test_wrong_calls_are_one_line(made, capsys, tmp_path):
     without = Path(shutil.copytree(bundle, tmp_path / "copy"))
     manifest = json.loads((without / "manifest.json").read_text())
     del manifest["artifacts"]["pte"]
+    manifest["source"]["dataset"] = None
     (without / "manifest.json").write_text(json.dumps(manifest))
     line = error_line(capsys, USAGE, "evaluate", without, *digits, "--formats", "pte", "-q")
     assert "no 'pte' file" in line
+    assert "nothing says which data set" in error_line(capsys, USAGE, "evaluate", without, "-q")
 
 
 def test_a_bundle_of_other_classes_or_without_preprocessing_is_refused(pristine, made):

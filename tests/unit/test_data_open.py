@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -194,6 +195,17 @@ def test_damaged_pickles_are_one_clear_error(tmp_path, data):
     (tmp_path / "file").write_bytes(data)
     with pytest.raises(FinetDeployError, match=r"truncated.*file\]"):
         read_plain_pickle(tmp_path / "file", 1 << 20)
+
+
+def test_a_memo_index_does_not_reserve_memory(tmp_path):
+    """The C unpickler would take 268 MB for these seven bytes."""
+    (tmp_path / "file").write_bytes(b"\x80\x02K\x01r\xff\xff\xff\x00.")
+    tracemalloc.start()
+    try:
+        assert read_plain_pickle(tmp_path / "file", 1 << 20) == 1
+        assert tracemalloc.get_traced_memory()[1] < 1 << 24
+    finally:
+        tracemalloc.stop()
 
 
 def test_every_truncation_of_a_cifar_file_is_an_error_that_names_it(tmp_path):
@@ -424,8 +436,13 @@ def bad_files() -> dict[str, bytes]:
     Image.new("RGB", (300, 300), (9, 8, 7)).save(stream, "PNG")
     bomb = io.BytesIO()
     Image.new("1", (9000, 9000)).save(bomb, "PNG")
+    foreign = io.BytesIO()
+    Image.new("L", (9, 9)).save(
+        foreign, "GIF"
+    )  # Pillow reads it, and would start a program for some other formats
     return {
         "empty": b"",
+        "another format": foreign.getvalue(),
         "no picture": b"<html>404</html>",
         "truncated": stream.getvalue()[:200],
         "a bomb": bomb.getvalue(),

@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.fuse import count_normalization, fuse
 from finet_deploy.nn.fbn import FBNConv2d, FBNLinear, set_impl
 from finet_deploy.nn.moments_sync import SyncGroup
 from finet_deploy.nn.sync import convert_sync_norm
 from finet_deploy.nn.sync_norm import SynchronizedBatchNorm
+from tests.helpers import randomize_statistics
 
 SPLIT = (4, 8)  # unequal parts: the counts matter
 BATCH = SPLIT[0] + SPLIT[1]
@@ -164,3 +166,13 @@ def test_torchs_own_conversion_is_understood_as_well():
     converted = nn.SyncBatchNorm.convert_sync_batchnorm(copy.deepcopy(layer))
     x = torch.randn(3, 4, 5, 5)
     assert torch.equal(layer(x), converted(x))
+
+
+def test_a_synchronized_model_folds_like_any_other() -> None:
+    model = Net(affine=True).double()
+    randomize_statistics(model, 0)
+    synchronized = convert_sync_norm(copy.deepcopy(model)).eval()
+    x = torch.randn(4, 6, 8, 8, dtype=torch.float64)
+    fused = fuse(synchronized)
+    assert count_normalization(fused) == {}
+    torch.testing.assert_close(fused(x), model.eval()(x), rtol=1e-12, atol=1e-12)

@@ -15,6 +15,14 @@ class Reached(Exception):
     """The handler that was there before was called."""
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c_is_heard():
+    """A shell starts its background jobs with SIGINT ignored, and ignored it would stay."""
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, previous)
+
+
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
 def number(request: pytest.FixtureRequest):
     """A signal with a handler of the surroundings, which raises `Reached`."""

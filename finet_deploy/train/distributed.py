@@ -65,18 +65,41 @@ class Process:
 
     @contextlib.contextmanager
     def group(self) -> Iterator[None]:
-        """The process group while training: NCCL between GPUs, Gloo between CPUs. Nothing for a single process."""
+        """The process group while training: NCCL between GPUs, Gloo between CPUs. Nothing for a single process.
+
+        FinetDeployError when the others are gone.
+        """
         if self.world_size == 1:
             yield
             return
         cuda = self.device.type == "cuda"
         if cuda:
             torch.cuda.set_device(self.device)
-        dist.init_process_group("nccl" if cuda else "gloo", rank=self.rank, world_size=self.world_size)
+        backend = "nccl" if cuda else "gloo"
         try:
-            yield
-        finally:
-            dist.destroy_process_group()
+            dist.init_process_group(backend, store=self._store(), rank=self.rank, world_size=self.world_size)
+            try:
+                yield
+            finally:
+                dist.destroy_process_group()
+        except RuntimeError as error:  # Gloo's errors have no type of their own
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error).lower():
+                raise
+            reason = " ".join(str(error).split())[:200]
+            do = "see its message; `torchrun --max-restarts N` starts again by itself"
+            raise FinetDeployError(f"another process of this run has ended: {reason}", do=do) from error
+
+    def _store(self) -> dist.Store:
+        """Where the processes find each other: torchrun's key-value store.
+
+        torchrun keeps one store over its restarts, with the addresses of processes that are gone still in it
+        (github.com/pytorch/pytorch/issues/135712); so each start on one machine gets keys of its own. The machines'
+        counts of restarts may differ: with several of them, TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 has the same effect.
+        """
+        store, _, _ = next(dist.rendezvous("env://", self.rank, self.world_size))
+        if _variable("LOCAL_WORLD_SIZE", self.world_size) == self.world_size:
+            store = dist.PrefixStore(f"start-{self.restart_count}", store)
+        return store
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, the same on each; `values` itself when there is one."""

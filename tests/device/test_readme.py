@@ -17,8 +17,9 @@ RUN = [(kind, body) for kind, body in BLOCKS if kind in ("console", "python")]
 
 
 def masked(text: str) -> list[str]:
-    """Lines without figures, spacing and the name of the worst input: what has to be the same in every run."""
+    """Lines without figures, spacing, torch's build and the name of the worst input: the same in every run."""
     text = re.sub(r"on input \w+", "on input *", text)
+    text = re.sub(r"\+(cpu|cu\d+)", "", text)
     return [
         re.sub(r"\s+", " ", re.sub(r"[-+]?\d[\d.,e+-]*", "#", line)).strip() for line in text.splitlines()
     ]

@@ -52,7 +52,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "flip": (["--flip"], True),
     "rotation": (["--rotation", "3"], 3.0),
     "epochs": (["--epochs", "7"], 7),
-    "batch_size": (["--batch-size", "32"], 32),
+    "batch_size": (["--batch-size", "48"], 48),
     "accumulate": (["--accumulate", "2"], 2),
     "lr": (["--lr", "1e-3"], 1e-3),
     "schedule": (["--schedule", "step"], "step"),
@@ -92,7 +92,7 @@ def asked(monkeypatch, tmp_path):
 
 @pytest.fixture
 def few_digits(monkeypatch):
-    """128 of the digits to train on, 40 held out: a step takes as long as ever, an epoch has two."""
+    """128 of the digits to train on, 40 held out: a step takes as long as ever, an epoch has four."""
 
     def opened(name, split, **options):
         whole = open_dataset(name, split, **options)
@@ -187,7 +187,7 @@ def test_a_run_leaves_a_checkpoint_that_knows_its_recipe_and_what_to_do_next(few
     recipe = load_recipe("digits").with_overrides(epochs=2, num_groups=2)
     assert found["recipe"] == json.loads(json.dumps(recipe.to_json_object()))
     assert load_recipe(folder / "recipe.json") == recipe
-    assert (found["epochs"], found["steps"], found["accuracy"]["images"]) == (2, 4, 40)
+    assert (found["epochs"], found["steps"], found["accuracy"]["images"]) == (2, 8, 40)
     top1 = found["accuracy"]["top1"]
     assert top1["low"] <= top1["value"] <= top1["high"]
     model = load_checkpoint(found["checkpoint"])

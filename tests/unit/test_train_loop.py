@@ -186,9 +186,7 @@ def test_a_signal_saves_at_the_step_boundary_and_the_rest_follows_to_the_bit(
     finally:
         signal.signal(number, previous)
     assert notes.saves == ["state.pt"]
-    assert (
-        read_state_file(tmp_path / "run")["/progress/step"] == 2
-    )  # the signal came after step 3 was agreed on
+    assert read_state_file(tmp_path / "run")["/progress/step"] == 2  # it came after step 1 was agreed on
     run(tmp_path / "run", resume=True)
     assert_same_run(tmp_path / "run", reference[0])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from finet_deploy.errors import UsageError
+from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.train import Process
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT")
@@ -83,3 +83,31 @@ def test_alone_every_verb_gives_back_what_it_was_given() -> None:
         process.on_main(lambda: 1 // 0)
     with process.group():
         assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "text"),
+    [
+        (
+            RuntimeError("[/pytorch/gloo/pair.cc:545] Connection closed by peer"),
+            FinetDeployError,
+            "has ended: .*closed",
+        ),
+        (
+            torch.distributed.DistNetworkError("timed out"),
+            FinetDeployError,
+            "another process.*has ended: timed out",
+        ),
+        (RuntimeError("shapes differ"), RuntimeError, "^shapes differ$"),
+    ],
+)
+def test_a_peer_that_is_gone_is_a_readable_error_and_other_errors_stay_what_they_are(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, kind: type[Exception], text: str
+) -> None:
+    left = []
+    monkeypatch.setattr(Process, "_store", lambda self: None)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_args, **_options: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: left.append(True))
+    with pytest.raises(kind, match=text), Process(world_size=2).group():
+        raise error
+    assert left == [True]

@@ -95,7 +95,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "dataset": "digits",
         "image_size": 32,
     }
-    | {"flip": False, "batch_size": 64},
+    | {"flip": False, "batch_size": 32},
 }
 SPECS = field_specs(Recipe)
 NUMBERS = [spec for spec in SPECS.values() if spec.kind in (int, float) and not spec.choices]

@@ -311,7 +311,7 @@ def test_a_nan_ends_the_run_with_step_layer_and_the_last_good_checkpoint(tmp_pat
     assert "the loss is nan at step 6 (epoch 2): first in the output of layer" in text
     assert f"[{folder}]; the last good checkpoint is best.safetensors of epoch 1" in text
     assert load_checkpoint(folder / "best.safetensors").weights_origin["training"]["epoch"] == 1
-    assert read_state_file(folder)["/progress/step"] == 2
+    assert read_state_file(folder)["/progress/step"] == 4
     assert [row["step"] for row in rows(folder / "steps.csv")] == ["1", "2", "3", "4", "5"]
 
 

@@ -386,7 +386,7 @@ def test_a_run_that_diverges_or_fails_is_recorded_and_the_others_go_on(few_digit
     assert done[1].record.top1(load_grid("groups")) is None
     record = done[2].record
     assert record.last is not None
-    assert (record.steps, record.num_classes, record.last.images) == (2, 10, 20)
+    assert (record.steps, record.num_classes, record.last.images) == (4, 10, 20)
     assert [read_record(tmp_path, cell) for cell in cells] == [one.record for one in done]
     assert not (run_folder(tmp_path, cells[2]) / "state.pt").exists()
     assert (run_folder(tmp_path, cells[2]) / "model.safetensors").exists()

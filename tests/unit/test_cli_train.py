@@ -207,7 +207,7 @@ def test_a_run_leaves_a_checkpoint_that_knows_its_recipe_and_what_to_do_next(few
     assert f"recipe of the run in {folder}: digits" in err
     assert "resumed after step 8" in err
     assert "top-1" in out and f"{40} held-out images" in out and str(folder / "model.safetensors") in out
-    assert "lr" in error_line(capsys, USAGE, "train", "--resume", "-o", folder, "--lr", "0.01")
+    assert "lr" in error_line(capsys, USAGE, "train", "--resume", "-o", folder, "--lr", "0.05")
 
 
 def test_a_loss_that_is_not_finite_is_one_line_with_step_and_layer(few_digits, capsys, tmp_path):

@@ -128,7 +128,8 @@ class Rows:
         if G == C:
             return out.addcmul_(x, blocks.view(C))
         x_g = x.view(M, G, C // G).transpose(0, 1)  # (G, M, c)
-        out.view(M, G, C // G).transpose(0, 1).baddbmm_(x_g, blocks)
+        # Not baddbmm_ on the transposed view: the compiler's decomposition of it cannot view it back.
+        out.view(M, G, C // G).add_(torch.bmm(x_g, blocks).transpose(0, 1))
         return out
 
 

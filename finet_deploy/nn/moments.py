@@ -76,26 +76,26 @@ class Fold(NamedTuple):
     """The small matrices of one layer in one step."""
 
     weight: Tensor  # (O, G K)   the folded weight F
-    mean: Tensor  # (G, O)
     var: Tensor  # (G, O)   biased
     invstd: Tensor  # (G, O)
 
 
 def _folded(W: Tensor, a: Tensor) -> Tensor:
+    """W (G, O, K), a (G, O) -> (O, G K)."""
     G, O, K = W.shape  # noqa: E741
-    return (W * a.unsqueeze(-1)).transpose(0, 1).reshape(O, G * K)
+    folded = W.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+    return folded.mul_(a.t().unsqueeze(-1)).view(O, G * K)
 
 
-def fold(W: Tensor, m: Tensor, S: Tensor, gamma: Tensor | None, eps: float) -> Fold:
-    """W (G, O, K), m (G K), S (G, K, K), gamma (G O) or None -> the folded weight and the statistics of u."""
+def fold(W: Tensor, S: Tensor, gamma: Tensor | None, eps: float) -> Fold:
+    """W (G, O, K), S (G, K, K), gamma (G O) or None -> the folded weight and the variances of u."""
     G, O, K = W.shape  # noqa: E741
-    mean = torch.bmm(W, m.view(G, K, 1)).squeeze(-1)
     # One input a group: a product of numbers, and G may be large.
     product = W * S if K == 1 else torch.bmm(W, S)
-    var = (product * W).sum(-1).clamp_min(0)  # rounding may leave a constant channel below 0
-    invstd = (var + eps).rsqrt()
+    var = product.mul_(W).sum(-1).clamp_min_(0)  # rounding may leave a constant channel below 0
+    invstd = (var + eps).rsqrt_()
     a = invstd if gamma is None else invstd * gamma.view(G, O)
-    return Fold(_folded(W, a), mean, var, invstd)
+    return Fold(_folded(W, a), var, invstd)
 
 
 class FoldGradients(NamedTuple):
@@ -126,15 +126,17 @@ def fold_backward(
     eps = call.eps
     T_g = T.view(O, G, K).transpose(0, 1)  # (G, O, K)
     a = invstd if gamma is None else invstd * gamma.view(G, O)
-    slope = -0.5 * a * invstd**2  # q = da * slope
+    slope = -a * invstd**2  # 2 q = da * slope
     da = (T_g * W).sum(-1)
+    dW = T_g.clone(memory_format=torch.contiguous_format)
     if K == 1:  # a layer does not see the scale of such a weight but through eps: the difference, written out
-        dW = T_g * (a * eps * invstd**2).unsqueeze(-1)
+        dW *= (a * eps * invstd**2).unsqueeze(-1)
     else:
-        dW = T_g * a.unsqueeze(-1) + torch.bmm(W, S) * (2 * da * slope).unsqueeze(-1)
+        dW *= a.unsqueeze(-1)
+        dW.addcmul_(torch.bmm(W, S), (da * slope).unsqueeze(-1))
     da_all, dy_all = all_reduce_sum(call.group, da, dy_sum)
-    W_q = W * (da_all * slope * (2 / count)).unsqueeze(-1)
-    quadratic = (W_q * W).sum(1, keepdim=True) if K == 1 else torch.bmm(W_q.transpose(1, 2), W)
+    W_q = W * (da_all * slope).div_(count).unsqueeze(-1)
+    quadratic = W_q.mul_(W).sum(1, keepdim=True) if K == 1 else torch.bmm(W_q.transpose(1, 2), W)
     weight = _folded(W, a)
     constant = torch.mv(weight.t(), dy_all) / -count
     constant -= torch.bmm(quadratic, m.view(G, K, 1)).view(-1)
@@ -196,12 +198,12 @@ class PointwiseMoments(torch.autograd.Function):
             total, scatter = all_reduce_sum(call.group, layout.channel_sum(xs, dtype), layout.scatter(xs, G))
             m = total / count
             m_g = m.view(G, -1)
-            S = scatter / count - m_g.unsqueeze(2) * m_g.unsqueeze(1)
+            S = (scatter / count).addcmul_(m_g.unsqueeze(2), m_g.unsqueeze(1), value=-1)
             W = weight.to(dtype).view(G, -1, x.shape[1] // G)  # (G, O, c)
-            folded = fold(W, m, S, gamma, call.eps)
+            folded = fold(W, S, gamma, call.eps)
             kernel = folded.weight.to(call.dtype)
             y = layout.product(kernel, xs.to(call.dtype), output_shift(kernel, m, beta, G), used.shape)
-            mean = (folded.mean + torch.bmm(W, s.view(G, -1, 1)).squeeze(-1)).view(-1)
+            mean = torch.bmm(W, (s + m).view(G, -1, 1)).view(-1)
             mean = mean if bias is None else mean + bias
             var = unbiased(folded.var, count).view(-1)
         ctx.call, ctx.count = call, count
@@ -220,7 +222,7 @@ class PointwiseMoments(torch.autograd.Function):
             xs = layout.matrix(used) - layout.per_channel(s)
             dy = layout.matrix(dy)
             dy_sum = layout.channel_sum(dy, dtype)
-            T = layout.cross(dy.to(dtype), xs) - torch.outer(dy_sum, m)
+            T = layout.cross(dy.to(dtype), xs).addr_(dy_sum, m, alpha=-1)
             W = weight.to(dtype).view(call.num_groups, -1, x.shape[1] // call.num_groups)
             found = fold_backward(T, dy_sum, W, m, S, gamma, invstd, ctx.count, call)
             dx = None

@@ -109,13 +109,8 @@ class PatchMoments(torch.autograd.Function):
             xs = shifted(x, s, call)
             W = weight.to(dtype).view(G, weight.shape[0] // G, -1)  # (G, O, K)
             m, S, count = patch_moments(xs, weight, call)
-            folded = fold(W, m, S, gamma, call.eps)
+            folded = fold(W, S, gamma, call.eps)
             kernel = folded.weight.to(call.dtype)  # (O, G K)
-            shift = torch.mv(
-                kernel.to(dtype), m
-            ).neg()  # with the rounded kernel: what is added is what is taken off
-            if beta is not None:
-                shift = shift + beta.view(G, -1).sum(0)
             y = F.conv2d(
                 xs.to(call.dtype),
                 kernel.view(-1, x.shape[1], *weight.shape[2:]),
@@ -124,7 +119,7 @@ class PatchMoments(torch.autograd.Function):
                 0,
                 call.dilation,
             )
-            mean = folded.mean + channel_part(W, s)
+            mean = torch.bmm(W, m.view(G, -1, 1)).squeeze(-1) + channel_part(W, s)
             mean = mean.view(-1) if bias is None else mean.view(-1) + bias
             var = unbiased(folded.var, count).view(-1)
         ctx.call, ctx.count = call, count
@@ -143,7 +138,7 @@ class PatchMoments(torch.autograd.Function):
             W = weight.to(dtype).view(call.num_groups, -1, weight[0].numel())
             dxs, T = _kernel_gradients(dy, xs, weight, W, gamma, invstd, call, needs_x)
             dy_sum = dy.sum((0, 2, 3), dtype=dtype)
-            T = T.reshape(T.shape[0], -1) - torch.outer(dy_sum, m)
+            T = T.reshape(T.shape[0], -1).addr_(dy_sum, m, alpha=-1)
             found = fold_backward(T, dy_sum, W, m, S, gamma, invstd, ctx.count, call)
             dx = None
             if needs_x:

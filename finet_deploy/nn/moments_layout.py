@@ -76,8 +76,12 @@ class Planes:
         G = blocks.shape[0]
         if G == C:
             return out.addcmul_(x, blocks.view(C, 1))
-        x_g = x.reshape(N * G, C // G, P)
-        out.view(N * G, C // G, P).baddbmm_(blocks.repeat(N, 1, 1), x_g)
+        c = C // G
+        if c > P:  # N copies of the blocks would outgrow the input itself
+            added = torch.bmm(blocks, x.transpose(0, 1).reshape(G, c, N * P))
+            out.transpose(0, 1).add_(added.view(C, N, P))
+        else:
+            out.view(N * G, c, P).baddbmm_(blocks.repeat(N, 1, 1), x.reshape(N * G, c, P))
         return out
 
 

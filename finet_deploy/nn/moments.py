@@ -55,7 +55,7 @@ def stat_dtype(x: Tensor) -> torch.dtype:
 def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Autocast off: what is computed in which dtype is written out here."""
     device = x.device.type
-    if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+    if not torch.amp.is_autocast_available(device):
         return nullcontext()
     return torch.autocast(device, enabled=False)
 

@@ -10,7 +10,8 @@ a network are visited once a round, in rotated order; a visit builds the network
 times --steps. Ratios are taken within a round, at the same G; intervals are bootstrapped over rounds. `bn again` is
 plain BN a second time: the noise floor. `Cin`: one input a group.
 
-Writes cost_NETWORK.json (every sample), .csv and .md, each network when it is done. Exit 1 when a target is missed; --quick only says so.
+Writes cost_NETWORK.json (every sample), .csv and .md, each network when it is done. Exit 1 when a target is missed;
+--quick only says so.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Layers and networks: FBN, MimicNorm, Finet, ResNet, VGG, SqueezeNet, ShuffleNetV2."""
 
-from finet_deploy.nn.fbn import FBNConv2d, FBNLinear
+from finet_deploy.nn.fbn import FBNConv2d, FBNLinear, set_impl
 from finet_deploy.nn.finet import Finet, Grouping
 from finet_deploy.nn.mimicnorm import LearnableScale, LearnableShift, MimicNorm
 from finet_deploy.nn.resnet import ResNet
 from finet_deploy.nn.shufflenet import ShuffleNetV2
 from finet_deploy.nn.squeezenet import SqueezeNet
+from finet_deploy.nn.sync import convert_sync_norm
 from finet_deploy.nn.vgg import VGG
 
 __all__ = [
@@ -20,4 +21,6 @@ __all__ = [
     "ShuffleNetV2",
     "SqueezeNet",
     "VGG",
+    "convert_sync_norm",
+    "set_impl",
 ]

@@ -1,4 +1,4 @@
-"""How long a grid will take, from one timed training step of each network in it. A rough figure, not a benchmark."""
+"""How long a grid will take, from a few timed training steps of each network in it. A rough figure, not a benchmark."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from finet_deploy.zoo import create_from_config
 
 __all__ = ["Cost", "estimate_costs"]
 
-PROBE_IMAGES = 16
+PROBE_IMAGES = 32
+PROBE_STEPS = 3
 
 
 @dataclass(frozen=True)
@@ -48,21 +49,22 @@ def estimate_costs(
 
 
 def _time_step(recipe: Recipe, num_classes: int, device: torch.device) -> tuple[int, float]:
-    """(parameters, seconds an image) of the second of two steps; the first one allocates and compiles."""
+    """(parameters, seconds an image) of the fastest step after a first one, which allocates and compiles."""
     model = create_from_config(recipe.model_config(num_classes), seed=0).to(device).train()
     set_impl(model, recipe.fbn_impl)
     generator = torch.Generator().manual_seed(0)
     count = min(PROBE_IMAGES, recipe.batch_size)
     images = torch.randn(count, 3, recipe.image_size, recipe.image_size, generator=generator).to(device)
     labels = (torch.arange(count) % num_classes).to(device)
-    seconds = 0.0
-    for _ in range(2):
+    _step(model, images, labels)
+    seconds = []
+    for _ in range(PROBE_STEPS):
         _wait(device)
         started = time.perf_counter()
         _step(model, images, labels)
         _wait(device)
-        seconds = time.perf_counter() - started
-    return sum(parameter.numel() for parameter in model.parameters()), seconds / count
+        seconds.append(time.perf_counter() - started)
+    return sum(parameter.numel() for parameter in model.parameters()), min(seconds) / count
 
 
 def _step(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> None:

@@ -59,7 +59,7 @@ class Network:
 
 NETWORKS = {
     "finet_large": Network("Finet-large", 16, 224, False, 1000, rounds=11, steps=3),
-    "resnet50_fbn": Network("ResNet50, CIFAR form", 32, 32, True, 10, rounds=5, steps=1),  # seconds a step
+    "resnet50_fbn": Network("ResNet50, CIFAR form", 32, 32, True, 10, rounds=3, steps=1),  # seconds a step
 }
 
 
@@ -313,7 +313,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--networks", default=",".join(NETWORKS), help="default: %(default)s")
     parser.add_argument("--groups", default=f"1,2,4,8,16,{ALL}", help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, help="default: 11 (Finet-large), 5 (ResNet50)")
+    parser.add_argument("--rounds", type=int, help="default: 11 (Finet-large), 3 (ResNet50)")
     parser.add_argument(
         "--steps", type=int, help="timed steps a visit; default: 3 (Finet-large), 1 (ResNet50)"
     )

@@ -16,7 +16,7 @@ demo: install ## install, then export and evaluate the trained checkpoint, prove
 
 test: install lint type ## install, lint, type-check, run all tests
 	# Two processes of one thread each: two of two threads spin against each other on a small machine.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations=15
 
 install: $(STAMP) ## the virtual environment with every extra
 

@@ -46,8 +46,10 @@ def build_job(
     folder: Path,
     suite: str | None = None,
     mixed_fusion: bool = False,
+    supported: Sequence[str] | None = None,
 ) -> Job:
-    """The job that measures `rows`, the first of them being the baseline.
+    """The job that measures `rows`, the first of them being the baseline. supported: the runtimes that the device's
+    runner has; `None`: all.
 
     Raises `UsageError` for rows that must not share a table, naming them, and for impossible options;
     `FinetDeployError` for a bundle that cannot be read.
@@ -60,7 +62,7 @@ def build_job(
     bundles = [read_bundle(row.bundle) for row in rows]
     labels = _labels(rows, bundles)
     groups: list[list[Row]] = []
-    for runtime in _runtimes(bundles, runtimes):
+    for runtime in _runtimes(bundles, runtimes, supported, device.name):
         group = [
             _row(f"{runtime}/{n}", label, bundle, runtime, threads=threads, folder=folder, baseline=n == 0)
             for n, (label, bundle) in enumerate(zip(labels, bundles))
@@ -133,8 +135,10 @@ def _labels(rows: Sequence[BenchRow], bundles: Sequence[Bundle]) -> list[str]:
     return labels
 
 
-def _runtimes(bundles: Sequence[Bundle], wanted: Sequence[str] | None) -> list[str]:
-    """The runtimes to measure: the wanted ones, or all that every bundle has a file for."""
+def _runtimes(
+    bundles: Sequence[Bundle], wanted: Sequence[str] | None, supported: Sequence[str] | None, device: str
+) -> list[str]:
+    """The runtimes to measure: the wanted ones, or all that every bundle has a file for and the device a runner."""
     have = [{artifact.runtime for artifact in bundle.manifest.artifacts.values()} for bundle in bundles]
     known = dict.fromkeys(a.runtime for bundle in bundles for a in bundle.manifest.artifacts.values())
     for runtime in wanted or ():
@@ -142,6 +146,12 @@ def _runtimes(bundles: Sequence[Bundle], wanted: Sequence[str] | None) -> list[s
             do = suggest(runtime, known) or f"these bundles have files for {', '.join(known)}"
             raise UsageError(f"no file for runtime {runtime!r} in these bundles", do=do)
     chosen = list(dict.fromkeys(wanted)) if wanted else list(known)
+    if supported is not None:
+        foreign = [runtime for runtime in chosen if runtime not in supported]
+        chosen = [runtime for runtime in chosen if runtime in supported]
+        if foreign and (wanted or not chosen):
+            do = f"it has {', '.join(supported)}"
+            raise UsageError(f"the runner of {device} has no {', '.join(foreign)}", do=do)
     for runtime in chosen:
         without = [bundle.manifest.name for bundle, runs in zip(bundles, have) if runtime not in runs]
         if without:

@@ -39,7 +39,7 @@ def run_bench(
     device: Device,
     out: Path,
     preset: str | Settings = "quick",
-    threads: int = 1,
+    threads: int | None = None,
     runtimes: Sequence[str] | None = None,
     suite: str | None = None,
     mixed_fusion: bool = False,
@@ -57,11 +57,12 @@ def run_bench(
         rows,
         device=device.info(),
         settings=settings,
-        threads=threads,
+        threads=device.default_threads() if threads is None else threads,
         runtimes=runtimes,
         folder=out,
         suite=suite,
         mixed_fusion=mixed_fusion,
+        supported=device.runtimes,
     )
     if resume and out.exists():
         changed = differences(read_job(out), job)

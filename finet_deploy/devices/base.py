@@ -14,8 +14,15 @@ __all__ = ["Device"]
 class Device(Protocol):
     """A machine that can be probed and can run visits."""
 
+    @property
+    def runtimes(self) -> tuple[str, ...] | None:
+        """The runtimes that its runner has; `None`: all of them."""
+
     def info(self) -> DeviceInfo:
         """What the device is."""
+
+    def default_threads(self) -> int:
+        """The threads of a runtime when nobody says otherwise."""
 
     def prepare(self, rows: Sequence[Row], folder: Path) -> None:
         """Bring what the rows need onto the device, once, before the first visit.

@@ -29,7 +29,7 @@ from finet_deploy.bench.records import VisitResult, decode_lines
 from finet_deploy.devices.probes import host_info
 from finet_deploy.errors import FinetDeployError
 
-__all__ = ["HostDevice"]
+__all__ = ["HostDevice", "collect_records"]
 
 WORKER = (sys.executable, "-m", "finet_deploy.devices.worker")
 STDERR_TAIL_BYTES = 4000
@@ -41,9 +41,18 @@ class HostDevice:
     def __init__(self, *, command: Sequence[str] = WORKER) -> None:
         self._command = tuple(command)
 
+    @property
+    def runtimes(self) -> tuple[str, ...] | None:
+        """All that are installed."""
+        return None
+
     def info(self) -> DeviceInfo:
         """What this machine is."""
         return host_info()
+
+    def default_threads(self) -> int:
+        """One: nothing is known of what else this machine has to do."""
+        return 1
 
     def prepare(self, rows: Sequence[Row], folder: Path) -> None:
         """Nothing to bring: the files are here, and the run has checked them."""
@@ -57,7 +66,7 @@ class HostDevice:
             folder = Path(name)
             (folder / "request.json").write_bytes(msgspec.json.encode(request))
             status, timed_out = self._run(folder, request.settings.visit_timeout_seconds)
-            return _collect(folder, request, status, timed_out)
+            return collect_records(folder, request, status, timed_out)
 
     def _run(self, folder: Path, timeout: float) -> tuple[int, bool]:
         command = [*self._command, str(folder / "request.json"), str(folder / "records.jsonl")]
@@ -98,7 +107,7 @@ def _kill(process: subprocess.Popen[bytes]) -> int:
     return process.wait()
 
 
-def _collect(folder: Path, request: VisitRequest, status: int, timed_out: bool) -> list[Record]:
+def collect_records(folder: Path, request: VisitRequest, status: int, timed_out: bool) -> list[Record]:
     """The runner's records; when it died, what it had reached and an `Invalid` with the reason."""
     index = request.visit.index
     problem = (

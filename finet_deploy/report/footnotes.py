@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 from finet_deploy.bench.protocol import DeviceState, Reading, Row, Settings, Start
 from finet_deploy.bench.records import Run
 from finet_deploy.bench.statistics import CONFIDENCE, best_coverage
 from finet_deploy.bench.summary import Comparison, RowSummary
+from finet_deploy.devices.phone_log import read_lines, remarks
 from finet_deploy.report.numbers import format_estimate
 
 __all__ = ["run_notes", "table_notes"]
@@ -32,7 +34,16 @@ def run_notes(run: Run) -> list[str]:
         )
     if run.missing:
         notes.append(f"INCOMPLETE: {len(run.missing)} of {len(job.visits)} visits are missing.")
+    notes += _phone_remarks(run)
     return [*notes, *(f"{note[:1].upper()}{note[1:]}." for note in run.notes)]
+
+
+def _phone_remarks(run: Run) -> list[str]:
+    """What was amiss on the phone, with the number of visits that it holds for."""
+    visits = remarks(read_lines(run.folder))
+    counted = Counter(text for texts in visits.values() for text in texts)
+    total = len(run.job.visits)
+    return [f"On the phone, {count} of {total} visits: {text}." for text, count in counted.most_common()]
 
 
 def table_notes(comparison: Comparison) -> list[str]:

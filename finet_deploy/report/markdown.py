@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from finet_deploy.bench.records import Run
 from finet_deploy.bench.summary import Comparison, RowSummary, summarise
+from finet_deploy.report.across import across_devices
 from finet_deploy.report.footnotes import run_notes, table_notes
 from finet_deploy.report.numbers import format_estimate, format_significant
 from finet_deploy.report.paper import paper_table
@@ -37,7 +38,7 @@ COLUMNS = (
 
 def render_markdown(runs: Sequence[Run]) -> str:
     """All runs, a section each, a table per group of comparable rows; the paper's Table 4 where it belongs."""
-    parts = ["# Measured throughput"]
+    parts = ["# Measured throughput", *_across(runs)]
     for run in runs:
         title = f"{run.job.suite or 'bundles'} on {run.job.device.name}, preset {run.job.settings.preset}"
         parts.append(f"## {escape(title)}")
@@ -63,6 +64,28 @@ def escape(text: str) -> str:
     text = re.sub(rf"\[(?!{INTERVAL}\](?![(\[:]))", r"\[", text)
     text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)
     return re.sub(r"(\w)://", r"\1:\\/\\/", text)
+
+
+def _across(runs: Sequence[Run]) -> list[str]:
+    """Networks by devices, where several devices were measured."""
+    parts = []
+    for table in across_devices(runs):
+        shape = "x".join(map(str, table.input_shape))
+        runtime = RUNTIME_NAMES.get(table.runtime, table.runtime)
+        what = "EMULATED devices, not speeds" if table.emulated else "images/s by device"
+        title = f"## {runtime}: {what} ({table.precision}, input {shape}, {table.fusion})"
+        rows = [
+            [label, *(_rate(summaries.get(column)) for column in table.columns)]
+            for label, summaries in table.rows.items()
+        ]
+        parts.append(f"{escape(title)}\n\n{render_table(['network', *table.columns], rows)}")
+    return parts
+
+
+def _rate(summary: RowSummary | None) -> str:
+    if summary is None:
+        return "–"
+    return format_estimate(summary.images_per_second) if summary.valid_visits else "INVALID"
 
 
 def _section(comparison: Comparison) -> str:

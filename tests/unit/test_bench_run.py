@@ -28,8 +28,13 @@ class PretendDevice:
         self.answers, self.interrupt_at, self._info = answers or {}, interrupt_at, info
         self.visited = []
 
+    runtimes = None
+
     def info(self):
         return self._info
+
+    def default_threads(self):
+        return 1
 
     def prepare(self, rows, folder):
         pass

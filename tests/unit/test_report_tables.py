@@ -163,9 +163,9 @@ def test_an_invalid_visit_of_the_same_file_row_fails_the_command_too(tmp_path, c
     job = make_job(made)
     spoiled = next(v.index for v in job.visits if v.row == made[-1].id and v.round == 1)
     run = make_run(tmp_path / "run", job, latencies(made), {spoiled: {"error": 0.5}})
-    assert _finish(run, False, Console(quiet=True)) == 1
-    assert "warning: invalid: A/A: Finet, round 2" in capsys.readouterr().err
-    assert _finish(run, True, Console(quiet=True)) == 0
+    assert _finish([run], run.folder, False, Console(quiet=True)) == 1
+    assert "warning: invalid: A/A: Finet on host, round 2" in capsys.readouterr().err
+    assert _finish([run], run.folder, True, Console(quiet=True)) == 0
 
 
 def test_an_unfinished_and_resumed_run_says_so(tmp_path):
@@ -319,3 +319,27 @@ def test_rows_of_several_runs_stand_in_one_csv_with_what_tells_them_apart(tmp_pa
     frame = pandas.read_csv(io.StringIO(render_csv(runs)))
     assert list(frame["run"]) == ["one"] * 3 + ["two"] * 3
     assert render_markdown(runs).count("### ONNX Runtime") == 2
+
+
+def on_device(tmp_path, name, ms, **changes):
+    made = rows()
+    device = msgspec.structs.replace(DEVICE, name=name, **changes)
+    job = make_job(made, device=device)
+    return make_run(tmp_path / name, job, {row.id: ms for row in made})
+
+
+def test_several_devices_share_a_table_with_a_column_each_and_emulated_ones_have_their_own(tmp_path):
+    runs = [on_device(tmp_path, "slow", 20.0), on_device(tmp_path, "fast", 5.0)]
+    emulated = [on_device(tmp_path, name, 100.0, emulated=True) for name in ("toy-a", "toy-b")]
+    text = render_markdown([*runs, *emulated])
+    real, pretended = text.split("\n## ")[1:3]
+    assert "| network | slow, 1 thread, test | fast, 1 thread, test |" in real
+    assert "| Finet | 49.70 [49.61, 49.90] | 198.8 [198.4, 199.6] |" in real
+    assert "toy" not in real
+    assert pretended.startswith("ONNX Runtime: EMULATED devices, not speeds")
+    assert "slow" not in pretended.split("\n## ")[0]
+
+
+def test_two_runs_of_one_device_make_no_table_across_devices(tmp_path):
+    first = on_device(tmp_path, "phone", 10.0)
+    assert "by device" not in render_markdown([first, first])

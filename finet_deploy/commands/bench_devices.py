@@ -1,0 +1,147 @@
+"""The devices that `--device` names, and several of them at once: a process a device, a table with a column each."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finet_deploy.errors import FinetDeployError, UsageError
+
+if TYPE_CHECKING:
+    from finet_deploy.commands.console import Console
+    from finet_deploy.devices.base import Device
+
+__all__ = ["DeviceOptions", "device_folder", "device_names", "measure_each", "open_device"]
+
+HOST, ALL = "host", "all"
+STOP_SECONDS = 60.0  # for a device's process to end what runs on its phone
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """runner: `python`, `native` or None for the device's own. emulated: what was said by hand."""
+
+    runner: str | None
+    emulated: bool
+    pinned: bool
+    clean: bool
+
+
+def device_names(given: Sequence[str], console: Console) -> tuple[str, ...]:
+    """The devices to measure. `all`: every phone that is ready; of the others it is said what to do about them."""
+    names = list(given)
+    if ALL in names:
+        if len(names) > 1:
+            raise UsageError("--device all, and others beside it", do="give `all` alone, or name the devices")
+        from finet_deploy.devices.adb import find_phones
+
+        phones = find_phones(notice=console.note)
+        for phone in phones:
+            if not phone.ready:
+                console.warn(f"{phone.serial} is {phone.state}: {phone.remedy or 'left out'}")
+        names = [phone.serial for phone in phones if phone.ready]
+        if not names:
+            raise FinetDeployError("no phone is ready", do="see `finet-deploy devices`")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UsageError(f"--device {sorted(twice)[0]} twice", do="name each device once")
+    return tuple(names)
+
+
+@contextlib.contextmanager
+def open_device(name: str, options: DeviceOptions, console: Console) -> Iterator[Device]:
+    """The device of this name: `host`, an adb serial, tcp:HOST:PORT or usb:SERIAL."""
+    if name == HOST:
+        yield _host(options)
+        return
+    if options.runner not in (None, "native"):
+        raise UsageError(f"--runner {options.runner} on a phone", do="phones have --runner native")
+    from finet_deploy.devices.adb import open_connection
+    from finet_deploy.devices.android import AndroidDevice
+
+    connection = open_connection(name, notice=console.note)
+    with AndroidDevice(
+        connection, emulated=options.emulated, pinned=options.pinned, note=console.note
+    ) as phone:
+        yield phone
+        if options.clean:
+            phone.clean()
+            console.note(f"{name}: removed our folder from the phone")
+
+
+def _host(options: DeviceOptions) -> Device:
+    from finet_deploy.devices.host import HostDevice
+
+    if options.clean or options.emulated:
+        raise UsageError("--clean and --emulated are for phones", do="leave them out with --device host")
+    if options.runner == "native":
+        from finet_deploy.runner.host import NativeHostRunner
+
+        return NativeHostRunner()
+    return HostDevice()
+
+
+def device_folder(out: Path, name: str) -> Path:
+    """The run folder of one of several devices, below `out`. A device's name is data: no path comes of it."""
+    return out / (re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "device")
+
+
+def measure_each(commands: dict[str, list[str]], console: Console) -> dict[str, int]:
+    """Run one `finet-deploy` command line a device, all at once; their notes pass through with the device's name.
+
+    Returns each exit status: one device that fails does not stop the others. Ctrl-C is handed on, and everybody gets
+    the time to end what runs on the phone.
+    """
+    processes = {
+        name: subprocess.Popen(
+            [sys.executable, "-m", "finet_deploy", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # the terminal's Ctrl-C reaches them once, from here
+        )
+        for name, arguments in commands.items()
+    }
+    readers = [
+        threading.Thread(target=_pass_on, args=(name, process, console), daemon=True)
+        for name, process in processes.items()
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        return {name: process.wait() for name, process in processes.items()}
+    except BaseException:
+        for process in processes.values():
+            with contextlib.suppress(ProcessLookupError):
+                process.send_signal(signal.SIGINT)
+        for process in processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(STOP_SECONDS)
+        raise
+    finally:
+        for process in processes.values():
+            if process.poll() is None:
+                process.kill()
+        for reader in readers:
+            reader.join(STOP_SECONDS)
+
+
+def _pass_on(name: str, process: subprocess.Popen[str], console: Console) -> None:
+    assert process.stderr is not None
+    for line in process.stderr:
+        text = line.rstrip("\n")
+        if text.startswith(("warning:", "finet-deploy: error:")):
+            console.warn(f"{name}: {text.removeprefix('warning: ')}")
+        else:
+            console.note(f"{name}: {text}")

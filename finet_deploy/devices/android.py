@@ -1,0 +1,304 @@
+"""A phone as a device: files pushed once, each visit a detached job, its outputs judged before its times count."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finet_deploy.bench.protocol import (
+    DeviceInfo,
+    End,
+    Invalid,
+    Reading,
+    Record,
+    Row,
+    VisitRequest,
+)
+from finet_deploy.devices.adb.errors import PhoneError, PhoneGone, PhoneUnauthorized
+from finet_deploy.devices.affinity import big_cores, choose_cores
+from finet_deploy.devices.equivalence import Equivalence
+from finet_deploy.devices.lock import PhoneLock, host_lock
+from finet_deploy.devices.patience import Patience, persist
+from finet_deploy.devices.phone_files import RUNNER, on_phone, row_files, runner_files
+from finet_deploy.devices.phone_log import PhoneIdentity, PhoneLine, PhoneProof, append_line, read_lines
+from finet_deploy.devices.phone_state import (
+    Core,
+    PhoneFacts,
+    PhoneState,
+    device_info,
+    read_facts,
+    read_state,
+    unread_state,
+)
+from finet_deploy.devices.phone_visit import PhoneVisit, Pin, VisitRunner, pin, residency, with_states
+from finet_deploy.devices.proof import prove
+from finet_deploy.devices.push import PushProgress, RemoteFile, remove_folder, sync
+from finet_deploy.devices.remote_job import end_leftovers
+from finet_deploy.devices.rest import RestGate, RestRule, Watch, contamination
+from finet_deploy.runner import NATIVE_RUNTIMES, runner_folder
+
+if TYPE_CHECKING:
+    from finet_deploy.devices.adb.connection import Connection
+
+__all__ = ["PHONE_FOLDER", "AndroidDevice"]
+
+PHONE_FOLDER = "/data/local/tmp/finet-deploy"
+TARGETS = {"arm64-v8a": "aarch64", "aarch64": "aarch64", "x86_64": "x86_64"}
+JUST_BOOTED_SECONDS = 300.0
+
+
+def _quiet(text: str) -> None:
+    """Nobody listens."""
+
+
+class AndroidDevice:
+    """A phone behind a `Connection`. Use it as a context manager: it holds the phone's lock from `prepare` on.
+
+    runner: gives the folder of the runner for a target (`aarch64`, `x86_64`); by default the one that was built or
+    came with the package. emulated: another machine plays the phone,
+    whatever it says. pinned: run on chosen cores. note: told what a person should know; progress: told of pushes.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        runner: Callable[[str], Path] | None = None,
+        folder: str = PHONE_FOLDER,
+        patience: Patience | None = None,
+        rest: RestRule | None = None,
+        emulated: bool = False,
+        pinned: bool = True,
+        note: Callable[[str], None] = _quiet,
+        progress: PushProgress | None = None,
+    ) -> None:
+        self._connection, self._folder = connection, folder
+        self._runner = runner or runner_folder
+        self._patience = patience or Patience()
+        self._rule = rest or RestRule()
+        self._gate = RestGate(self._rule)
+        self._emulated, self._pinned = emulated, pinned
+        self._note, self._progress = note, progress
+        self._locks = contextlib.ExitStack()
+        self._lock: PhoneLock | None = None
+        self._round: int | None = None
+        self._folder_here: Path | None = None
+        self._visits: VisitRunner | None = None
+        self._said: set[str] = set()
+        self.visits: list[PhoneVisit] = []
+        self.equivalence: dict[str, Equivalence] = {}
+
+    def __enter__(self) -> AndroidDevice:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give the phone back and let go of it."""
+        self._locks.close()
+        self._lock = None
+        self._connection.close()
+
+    @functools.cached_property
+    def facts(self) -> PhoneFacts:
+        """What the phone is. Raises `PhoneError`."""
+        return persist(
+            self._connection, lambda: read_facts(self._connection), self._patience, "probing the phone"
+        )
+
+    def state(self) -> PhoneState:
+        """What the phone is doing. A phone that is there but does not answer this has a state of reasons."""
+        try:
+            return persist(
+                self._connection, lambda: read_state(self._connection), self._patience, "reading the state"
+            )
+        except (PhoneGone, PhoneUnauthorized):
+            raise
+        except PhoneError as error:
+            return unread_state(error.message)
+
+    def info(self) -> DeviceInfo:
+        """What the phone is, as a job holds it."""
+        return device_info(self._connection.name, self.facts, emulated=self._emulated)
+
+    @property
+    def runtimes(self) -> tuple[str, ...]:
+        """Those of the native runner."""
+        return NATIVE_RUNTIMES
+
+    def default_threads(self) -> int:
+        """As many as there are big cores."""
+        return max(1, len(big_cores(self._cores)[0]))
+
+    def prepare(self, rows: Sequence[Row], folder: Path) -> None:
+        """Lock the phone, end what an earlier run left there, push what is missing, and prove each file's outputs.
+
+        A row whose outputs are wrong does not stop the others: its visits are invalid, with the reason.
+        """
+        lock = self._acquire()
+        self._folder_here = folder
+        for line in read_lines(folder):
+            if isinstance(line, PhoneVisit):
+                self._gate.remember(line.before)  # a run that goes on keeps its first round's temperature
+        self._record(PhoneIdentity(name=self._connection.name, facts=self.facts))
+        end_leftovers(self._connection, self._folder, patience=self._patience)
+        ours, runner = runner_files(self._runner(self._target()))
+        files = [file for row in rows for file in row_files(row, folder)]
+        sent = self._sync([*ours, *files])
+        self._note(
+            f"{self._connection.name}: {sent} of {len({file.path for file in (*ours, *files)})} files sent"
+        )
+        self._remove_old_runners(runner)
+        self._visits = VisitRunner(
+            self._connection,
+            self._folder,
+            f"{self._folder}/{runner}",
+            self._patience,
+            self._note,
+            also=lock.sign_of_life,
+        )
+        known: dict[tuple[str, str, int], Equivalence] = {}
+        for row in rows:
+            key = (row.artifact.sha256, row.golden.sha256, row.threads)
+            if key not in known:
+                known[key] = prove(self._visits, row, folder, self._pin(row.threads))
+            self.equivalence[row.id] = known[key]
+            self._record(PhoneProof(row=row.id, equivalence=known[key]))
+
+    def run_visit(self, request: VisitRequest) -> list[Record]:
+        """One visit on the phone at rest; once more when it was spoiled. See `devices.base.Device`."""
+        if self._visits is None or self._lock is None:
+            raise ValueError("prepare the device first")
+        index = request.visit.index
+        proof = self.equivalence.get(request.row.id)
+        if proof is None or not proof.passed:
+            reason = proof.problem if proof is not None else "the row was not proved"
+            return [Invalid(visit=index, reason=f"on the phone: {reason}", phase="check")]
+        new_round, self._round = request.visit.round != self._round, request.visit.round
+        repeated: tuple[str, ...] = ()
+        for attempt in range(1, self._rule.repeats + 2):
+            before, rest = self._gate.wait(self._awake_state, new_round=new_round)
+            if rest.throttled:
+                reason = (
+                    f"the phone did not come to rest within {self._rule.deadline_seconds:g} s: {rest.problem}"
+                )
+                return [Invalid(visit=index, reason=reason, phase="start")]
+            if rest.problem is not None:
+                self._say_once(rest.problem)
+            pinned, watch = self._pin(request.row.threads), Watch(())
+            if pinned.mask.value is not None:
+                watch = Watch(pinned.cores)
+            records = self._visits.run(on_phone(request, self._folder), pinned, watch)
+            after = self.state()
+            spoiled = contamination(before, after, watch, pinned.cores if watch.cores else None)
+            self.visits.append(
+                PhoneVisit(
+                    visit=index,
+                    attempt=attempt,
+                    repeated_because=repeated,
+                    contaminated=spoiled,
+                    rest=rest,
+                    pin=pinned,
+                    allowed_cores=tuple(watch.allowed),
+                    residency=residency(before, after),
+                    before=before,
+                    after=after,
+                )
+            )
+            self._record(self.visits[-1])
+            if not spoiled or not isinstance(records[-1], End) or attempt > self._rule.repeats:
+                break
+            repeated = spoiled
+            self._note(f"{self._connection.name}: a visit is done again: {'; '.join(spoiled)}")
+        return with_states(records, before, after)
+
+    def clean(self) -> None:
+        """Remove everything of ours from the phone. `PhoneBusy` when somebody is using it."""
+        self._acquire()
+        end_leftovers(self._connection, self._folder, patience=self._patience)
+        remove_folder(self._connection, self._folder, patience=self._patience)
+
+    def _target(self) -> str:
+        abi, machine = self.facts.abi.value or "", self.facts.machine.value or ""
+        target = TARGETS.get(abi) or TARGETS.get(machine)
+        if target is None:
+            what = f"no runner for this phone: ABI {abi or 'unknown'}, machine {machine or 'unknown'}"
+            raise PhoneError(self._connection.name, what, do="use a phone with a 64-bit system")
+        return target
+
+    @property
+    def _cores(self) -> tuple[Core, ...]:
+        return self.facts.cores.value or (Core(index=0, online=True),)
+
+    def _acquire(self) -> PhoneLock:
+        if self._lock is not None:
+            return self._lock
+        self._locks.enter_context(host_lock(self._connection.name))
+        lock = PhoneLock(self._connection, self._folder, patience=self._patience)
+        lock.acquire(self._note)
+        self._locks.callback(lock.release, self._note)
+        self._lock = lock
+        return lock
+
+    def _awake_state(self) -> PhoneState:
+        """The state, once Android is up: after a start anew the shell answers before the system is ready."""
+        limit = time.monotonic() + self._patience.boot_seconds
+        while True:
+            if self._lock is not None:
+                self._lock.refresh()
+            state = self.state()
+            uptime = state.uptime_seconds.value
+            booting = (
+                state.boot_completed.value is False and uptime is not None and uptime < JUST_BOOTED_SECONDS
+            )
+            if not booting or time.monotonic() > limit:
+                return state
+            time.sleep(self._patience.poll_max_seconds)
+
+    def _pin(self, threads: int) -> Pin:
+        if not self._pinned:
+            return Pin(cores=(), mask=Reading(reason="not asked for"))
+        if self.facts.cores.value is None:
+            return Pin(cores=(), mask=Reading(reason=f"cores are not known: {self.facts.cores.reason}"))
+        found = pin(self._connection, choose_cores(self._cores, threads), self._patience)
+        if found.mask.value is None:
+            self._say_once(f"runs unpinned: {found.mask.reason}")
+        return found
+
+    def _record(self, line: PhoneLine) -> None:
+        if self._folder_here is not None:
+            append_line(self._folder_here, line)
+
+    def _say_once(self, text: str) -> None:
+        """What holds for every visit is said at the first one; the records of each have it."""
+        if text not in self._said:
+            self._said.add(text)
+            self._note(f"{self._connection.name}: {text}")
+
+    def _sync(self, files: Sequence[RemoteFile]) -> int:
+        return sync(
+            self._connection,
+            self._folder,
+            files,
+            patience=self._patience,
+            progress=self._progress,
+            note=self._note,
+        )
+
+    def _remove_old_runners(self, current: str) -> None:
+        """A runner is 40 MB: one is enough."""
+        listed = persist(
+            self._connection,
+            lambda: self._connection.list(self._folder),
+            self._patience,
+            "listing our folder",
+        )
+        for name in listed:
+            if re.fullmatch(RUNNER + "[0-9a-f]{16}", name) and name != current:
+                remove_folder(self._connection, f"{self._folder}/{name}", patience=self._patience)

@@ -1,0 +1,74 @@
+"""`manifest.json` of a runner folder: what it is made of, file by file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from finet_deploy.errors import FinetDeployError
+from finet_deploy.files import read_bounded, resolve_inside, sha256_file
+
+__all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "check_folder", "read_manifest"]
+
+SCHEMA_VERSION = 1
+MANIFEST_FILE = "manifest.json"
+MAX_MANIFEST_BYTES = 1 << 20
+AGAIN = "build it again: finet-deploy runner build --force"
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A file of the folder. origin: the package that it comes from, or that its sources are in."""
+
+    path: str
+    sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+    bytes: int
+    executable: bool
+    origin: str
+    licence: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """key: hash of sources, releases and build rules; folders with one key are interchangeable.
+
+    command: what starts the runner, relative to the folder (an emulator cannot go through run.sh).
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    target: str
+    key: str
+    tool_version: str
+    versions: dict[str, str]
+    compiler: str
+    segment_alignment: int
+    command: tuple[str, ...]
+    files: tuple[FileEntry, ...]
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of `folder`; FinetDeployError when there is none that can be read."""
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = msgspec.json.decode(read_bounded(path, MAX_MANIFEST_BYTES), type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FinetDeployError(f"not a runner's manifest: {error}", where=str(path), do=AGAIN) from error
+    if manifest.schema_version != SCHEMA_VERSION:
+        found = f"manifest has schema_version {manifest.schema_version}, this program reads {SCHEMA_VERSION}"
+        raise FinetDeployError(found, where=str(path), do=AGAIN)
+    return manifest
+
+
+def check_folder(folder: Path) -> Manifest:
+    """The manifest, after every file was found whole. FinetDeployError naming the first that is not."""
+    manifest = read_manifest(folder)
+    for entry in manifest.files:
+        path = resolve_inside(folder, entry.path)
+        if not path.is_file():
+            raise FinetDeployError("a file of the runner is missing", where=str(path), do=AGAIN)
+        if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
+            raise FinetDeployError("a file of the runner was changed", where=str(path), do=AGAIN)
+        if entry.executable and not path.stat().st_mode & 0o100:
+            raise FinetDeployError("a file of the runner may not be executed", where=str(path), do=AGAIN)
+    return manifest

@@ -1,0 +1,243 @@
+"""A detached job is told finished, killed, rebooted or late, whatever happens to the link."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from finet_deploy.devices.adb.errors import PhoneError, PhoneGone
+from finet_deploy.devices.remote_job import RemoteJob, Verdict, end_leftovers
+from tests.device.android_setup import HASTE
+from tests.device.local_connection import LocalConnection
+
+FOLDER = "/data/local/tmp/finet-deploy"
+
+
+@pytest.fixture
+def phone(tmp_path):
+    return LocalConnection(tmp_path / "phone")
+
+
+def start(phone, command, deadline=60.0, patience=HASTE):
+    job = RemoteJob(phone, FOLDER, deadline_seconds=deadline, patience=patience)
+    job.start(command, {"input": b"given"})
+    return job
+
+
+def number(phone, job, name="pid"):
+    """A process number of the job, once it is there."""
+    path = phone.local(f"{job.folder}/{name}")
+    limit = time.monotonic() + 20
+    while not path.exists() and time.monotonic() < limit:
+        time.sleep(0.02)
+    return int(path.read_text())
+
+
+def processes(job):
+    """The processes of this machine that carry the job's name."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if job.id.encode() in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:
+            continue
+    return found
+
+
+def group(pid):
+    """The processes of this session."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == pid and fields[0] != "Z":
+            found.append(int(path.parent.name))
+    return found
+
+
+def gone(pid):
+    """Whether the session of `pid` ends within a moment."""
+    limit = time.monotonic() + 20
+    while group(pid) and time.monotonic() < limit:
+        time.sleep(0.02)
+    return not group(pid)
+
+
+def test_a_finished_job_has_its_status_and_leaves_nothing_running(phone, monkeypatch):
+    monkeypatch.setattr("finet_deploy.devices.remote_job.WATCHDOG_STEP_SECONDS", 3600)
+    job = start(phone, "cat input; sleep 0.2; exit 7", deadline=3600.0)
+    pid = number(phone, job)
+    assert job.wait() == Verdict("finished", 7)
+    assert job.log_tail() == "given"
+    assert gone(pid)
+
+
+def test_a_job_that_ends_before_the_first_look(phone):
+    job = start(phone, "true")
+    assert job.wait(expected_seconds=0.5) == Verdict("finished", 0)
+
+
+def test_a_pulled_cable_costs_nothing(phone):
+    job = start(phone, "sleep 1; echo done; exit 3")
+    phone.fault("process", phone.gone, times=2)
+    phone.fault("reconnect", phone.gone)
+    phone.fault("process", phone.silent)
+    assert job.wait() == Verdict("finished", 3)
+    assert phone.reconnects >= 4
+
+
+def test_each_look_has_a_link_of_its_own(phone):
+    job = start(phone, "sleep 0.5")
+    looks = len(phone.commands)
+    job.wait()
+    assert phone.reconnects == len(phone.commands) - looks >= 2
+
+
+def test_a_phone_that_stays_away_is_given_up(phone):
+    from finet_deploy.devices.patience import Patience
+
+    job = start(
+        phone, "sleep 30", patience=Patience(away_seconds=0.3, poll_seconds=0.05, poll_max_seconds=0.1)
+    )
+    job._deadline = -20.0
+    phone.away = True
+    with pytest.raises(PhoneGone, match="while waiting for a job"):
+        job.wait()
+    phone.away = False
+    job.stop()
+    assert not processes(job)
+
+
+def test_everything_killed_is_killed(phone):
+    job = start(phone, "exec sleep 60")
+    os.killpg(number(phone, job), signal.SIGKILL)
+    assert job.wait() == Verdict("killed")
+
+
+def test_only_the_runner_killed_is_a_status_of_137(phone):
+    job = start(phone, "exec sleep 60")
+    os.kill(number(phone, job, "runner"), signal.SIGKILL)
+    assert job.wait() == Verdict("finished", 137)
+
+
+def test_a_job_that_never_began_is_killed(phone, monkeypatch):
+    monkeypatch.setattr("finet_deploy.devices.remote_job.START_SECONDS", 0.5)
+    phone.fault(
+        "mkdir started", lambda text: phone.local(re.search(r"\S+/job-\w+", text)[0] + "/job.sh").unlink()
+    )
+    assert start(phone, "true").wait() == Verdict("killed")
+
+
+def test_a_reboot_is_told_from_a_kill(phone):
+    job = start(phone, "exec sleep 60")
+    os.killpg(number(phone, job), signal.SIGKILL)
+    phone.boot("0b0b0b0b-0000-4000-8000-000000000002", uptime=12.0)
+    assert job.wait() == Verdict("rebooted")
+
+
+def test_a_reboot_after_the_end_loses_nothing(phone):
+    job = start(phone, "exit 0")
+    time.sleep(0.5)
+    phone.boot("0b0b0b0b-0000-4000-8000-000000000002", uptime=12.0)
+    assert job.wait() == Verdict("finished", 0)
+
+
+def test_a_result_written_between_two_looks_is_found(phone):
+    job = start(phone, "exec sleep 60")
+    pid = number(phone, job)
+    os.killpg(pid, signal.SIGKILL)
+    assert gone(pid)
+    looks = []
+
+    def finish(text):
+        looks.append(text)
+        if len(looks) == 2:  # the look that sees no process is followed by another one
+            phone.local(f"{job.folder}/rc").write_text("0\n")
+
+    phone.fault("begin process", finish, times=2)
+    assert job.wait() == Verdict("finished", 0)
+    assert len(looks) == 2
+
+
+def test_the_phone_ends_a_late_job_by_itself(phone):
+    job = start(phone, "exec sleep 60", deadline=1.0)
+    pid = number(phone, job)
+    assert gone(pid)
+    assert job.wait() == Verdict("timeout", 137)
+
+
+def test_a_late_job_without_its_watchdog_is_ended_from_here(phone, monkeypatch):
+    monkeypatch.setattr("finet_deploy.devices.remote_job.GRACE_SECONDS", 0.2)
+    job = start(phone, "exec sleep 60", deadline=60.0)
+    pid = number(phone, job)
+    job._deadline = 0.1
+    assert job.wait() == Verdict("timeout")
+    assert gone(pid)
+
+
+def test_starting_twice_starts_once(phone):
+    job = RemoteJob(phone, FOLDER, deadline_seconds=60.0, patience=HASTE)
+
+    def lost(text):
+        phone.faults.clear()
+        phone.shell(text)  # it arrives, and its answer does not
+        phone.gone()
+
+    phone.fault("mkdir started", lost)
+    job.start("echo once >> ../count; sleep 0.3", {})
+    assert job.wait() == Verdict("finished", 0)
+    assert phone.local(f"{FOLDER}/jobs/count").read_text() == "once\n"
+
+
+def test_leftovers_are_ended_and_removed(phone):
+    job = start(phone, "sleep 60 & exec sleep 60")
+    pid = number(phone, job)
+    number(phone, job, "runner")
+    assert end_leftovers(phone, FOLDER, patience=HASTE) == 1
+    assert gone(pid)
+    assert phone.list(f"{FOLDER}/jobs") == {}
+    assert end_leftovers(phone, FOLDER, patience=HASTE) == 0
+
+
+def test_a_process_that_only_has_the_number_is_spared(phone):
+    job = start(phone, "true")
+    job.wait()
+    import subprocess
+
+    stranger = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        phone.local(f"{job.folder}/pid").write_text(f"{stranger.pid}\n")
+        phone.local(f"{job.folder}/runner").write_text("1\n")
+        assert end_leftovers(phone, FOLDER, patience=HASTE) == 0
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_endless_output_does_not_fill_the_phone(phone, monkeypatch):
+    monkeypatch.setattr("finet_deploy.devices.remote_job.MAX_FILE_BLOCKS", 64)
+    job = start(phone, "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done", deadline=20.0)
+    verdict = job.wait()
+    assert verdict.status not in (0, None)
+    assert phone.local(f"{job.folder}/log").stat().st_size <= 64 * 512
+    assert len(job.log_tail(100)) == 100
+
+
+def test_a_full_phone_says_why_nothing_starts(phone):
+    from finet_deploy.devices.adb.errors import refusal
+
+    def full(text):
+        raise refusal(phone.name, "push", "No space left on device")
+
+    phone.fault("push .*job.sh", full)
+    with pytest.raises(PhoneError, match="while sending a job: .*No space"):
+        start(phone, "true")

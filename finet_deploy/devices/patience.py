@@ -8,7 +8,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
-from finet_deploy.devices.adb.errors import PhoneError, PhoneGone, PhoneProtocolError, PhoneTimeout
+from finet_deploy.devices.adb.errors import (
+    PhoneError,
+    PhoneGone,
+    PhoneProtocolError,
+    PhoneRefused,
+    PhoneTimeout,
+)
 
 if TYPE_CHECKING:
     from finet_deploy.devices.adb.connection import Connection
@@ -51,6 +57,11 @@ def persist(connection: Connection, action: Callable[[], T], patience: Patience,
             if attempt >= (
                 min(2, patience.attempts) if isinstance(error, PhoneTimeout) else patience.attempts
             ):
+                raise
+            time.sleep(patience.pause_seconds * 2 ** (attempt - 1))
+        except PhoneRefused as error:
+            # The adb server's word for a service that the phone does not have, and for a link lost at that moment.
+            if error.reason != "closed" or attempt >= patience.attempts:
                 raise
             time.sleep(patience.pause_seconds * 2 ** (attempt - 1))
     raise ValueError(f"{patience.attempts} attempts")

@@ -201,6 +201,9 @@ def test_leftovers_are_ended_and_removed(phone):
     job = start(phone, "sleep 60 & exec sleep 60")
     pid = number(phone, job)
     number(phone, job, "runner")
+    limit = time.monotonic() + 20  # not in the middle of an exec, when no command line can be read
+    while not processes(job) and time.monotonic() < limit:
+        time.sleep(0.02)
     assert end_leftovers(phone, FOLDER, patience=HASTE) == 1
     assert gone(pid)
     assert phone.list(f"{FOLDER}/jobs") == {}

@@ -40,7 +40,8 @@ QUICK = Patience(
 )
 RUN = """#!/system/bin/sh
 here=${0%/*}
-if [ "$3" = --outputs ]; then cp "$here/outputs" "$4"; cp "$here/outputs.json" "$4.json"; else sleep 2; fi
+if [ "$3" = --outputs ]; then cp "$here/outputs" "$4"; cp "$here/outputs.json" "$4.json"
+else sleep "$(cat "$here/seconds")"; fi
 cp "$here/records.jsonl" "$2.unfinished" && mv "$2.unfinished" "$2"
 """
 
@@ -49,6 +50,7 @@ def shell_runner(folder: Path, rows, bundle: Path) -> Path:
     """A runner in shell, with its records and outputs beside it."""
     folder.mkdir()
     (folder / "run.sh").write_text(RUN)
+    (folder / "seconds").write_text("2")
     request = request_of(rows[0])
     records = make_records(request.visit, rows[0], [1_000_000] * 5)
     (folder / "records.jsonl").write_bytes(b"".join(map(encode_record, records)))
@@ -196,8 +198,11 @@ def test_what_happened_to_a_lost_visit_is_told_and_the_next_one_runs(setting, fa
     kind, values, reason = fate
     with Phone("snapdragon855") as phone, device(phone) as android:
         android.prepare(rows, run)
-        phone.set_fault(kind, when="begin rc", after_s=0.3, **values)
+        (seconds,) = phone.path(FOLDER).glob("runner-*/seconds")
+        seconds.write_text("12")  # it must still run when it is struck, also on a busy machine
+        phone.set_fault(kind, when="begin rc", after_s=0.0, **values)
         records = android.run_visit(request_of(rows[0]))
+        seconds.write_text("2")
         assert isinstance(records[-1], Invalid)
         assert reason in records[-1].reason
         assert problem(android.run_visit(request_of(rows[0])), rows[0]) is None

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from finet_deploy.fuse.kinds import is_batch_norm
+from finet_deploy.nn import FBNConv2d
 
 
 def randomize_statistics(model: nn.Module, seed: int, *, decades: float = 1.0) -> nn.Module:
@@ -44,6 +45,14 @@ def randomize_statistics(model: nn.Module, seed: int, *, decades: float = 1.0) -
                 if bias is not None:
                     bias.copy_(uniform(bias, -0.3, 0.3))
     return model
+
+
+def tiny_network() -> nn.Module:
+    """(N, 3, 32, 32) -> (N, 10), with two FBN layers: small enough to be exported and run everywhere."""
+    torch.manual_seed(0)
+    layers = [FBNConv2d(3, 8, 3, 2, 1, num_groups=3), nn.ReLU(), FBNConv2d(8, 16, 1, num_groups=4), nn.ReLU()]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
+    return randomize_statistics(model, 0).eval()
 
 
 def relative_error(found: Tensor, truth: Tensor) -> float:

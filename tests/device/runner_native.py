@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, settings
 
 from finet_deploy.bench.plan import BenchRow, build_job, visit_request
 from finet_deploy.bench.protocol import Record, Settings, VisitRequest
@@ -20,6 +21,13 @@ from finet_deploy.files import sha256_file
 from finet_deploy.runner import host_target, runner_command, runner_folder
 from tests.bench_fakes import DEVICE, SETTINGS
 
+RUNTIMES = ("executorch", "onnxruntime")
+FUZZ = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    derandomize=True,
+)
 ONCE = msgspec.structs.replace(SETTINGS, rounds=1, aa_row=False)
 
 
@@ -34,16 +42,11 @@ def folder_or_skip(target: str | None = None) -> Path:
 def export_tiny(path: Path, *, fuse_model: bool = True) -> Path:
     """A small network with two FBN layers, as .pte and .onnx."""
     import torch
-    from torch import nn
 
     from finet_deploy.export import export
-    from finet_deploy.nn import FBNConv2d
-    from tests.helpers import randomize_statistics
+    from tests.helpers import tiny_network
 
-    torch.manual_seed(0)
-    layers = [FBNConv2d(3, 8, 3, 2, 1, num_groups=3), nn.ReLU(), FBNConv2d(8, 16, 1, num_groups=4), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
-    model = randomize_statistics(model, 0).eval()
+    model = tiny_network()
     generator = torch.Generator().manual_seed(1)
     inputs = {
         "noise_0": torch.randn(1, 3, 32, 32, generator=generator),

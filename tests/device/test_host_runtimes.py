@@ -29,16 +29,11 @@ SMALL = msgspec.structs.replace(SETTINGS, rounds=1, visit_timeout_seconds=120.0)
 def bundle(tmp_path_factory):
     """A small network with two FBN layers, exported for all three runtimes."""
     import torch
-    from torch import nn
 
     from finet_deploy.export import export
-    from finet_deploy.nn import FBNConv2d
-    from tests.helpers import randomize_statistics
+    from tests.helpers import tiny_network
 
-    torch.manual_seed(0)
-    layers = [FBNConv2d(3, 8, 3, 2, 1, num_groups=3), nn.ReLU(), FBNConv2d(8, 16, 1, num_groups=4), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 10))
-    model = randomize_statistics(model, 0).eval()
+    model = tiny_network()
     generator = torch.Generator().manual_seed(1)
     inputs = {
         "noise_0": torch.randn(1, 3, 32, 32, generator=generator),

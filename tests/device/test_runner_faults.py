@@ -9,13 +9,15 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
 from finet_deploy.bench.protocol import End, Invalid, Start
 from finet_deploy.runner import runner_command
 from tests.device.runner_native import (
+    FUZZ,
+    RUNTIMES,
     copy_runner,
     export_tiny,
     folder_or_skip,
@@ -25,14 +27,7 @@ from tests.device.runner_native import (
     with_golden,
 )
 
-RUNTIMES = ("executorch", "onnxruntime")
 NO_REQUEST, NO_RECORDS = 2, 3
-FUZZ = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
-)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import load_file, save_file
 
@@ -29,21 +29,15 @@ from finet_deploy.runner.host import NativeHostRunner
 from finet_deploy.runner.manifest import read_manifest
 from finet_deploy.verify.compare import compare
 from tests.device.runner_native import (
+    FUZZ,
     ONCE,
+    RUNTIMES,
     export_tiny,
     folder_or_skip,
     requests_for,
     run_native,
     with_artifact,
     with_golden,
-)
-
-RUNTIMES = ("executorch", "onnxruntime")
-FUZZ = settings(
-    max_examples=60,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-    derandomize=True,
 )
 
 

@@ -46,10 +46,13 @@ def build_job(
     folder: Path,
     suite: str | None = None,
     mixed_fusion: bool = False,
+    runner: str | None = None,
     supported: Sequence[str] | None = None,
 ) -> Job:
-    """The job that measures `rows`, the first of them being the baseline. supported: the runtimes that the device's
-    runner has; `None`: all.
+    """The job that measures `rows`, the first of them being the baseline.
+
+    runner: the kind of the device's runner. supported: the runtimes that it has; `None`: all. Runtimes that nobody
+    asked for and it lacks are left out, and the job says so.
 
     Raises `UsageError` for rows that must not share a table, naming them, and for impossible options;
     `FinetDeployError` for a bundle that cannot be read.
@@ -62,7 +65,8 @@ def build_job(
     bundles = [read_bundle(row.bundle) for row in rows]
     labels = _labels(rows, bundles)
     groups: list[list[Row]] = []
-    for runtime in _runtimes(bundles, runtimes, supported, device.name):
+    chosen, left_out = _runtimes(bundles, runtimes, supported, device.name)
+    for runtime in chosen:
         group = [
             _row(f"{runtime}/{n}", label, bundle, runtime, threads=threads, folder=folder, baseline=n == 0)
             for n, (label, bundle) in enumerate(zip(labels, bundles))
@@ -77,6 +81,8 @@ def build_job(
         suite=suite,
         mixed_fusion=mixed_fusion,
         device=device,
+        runner=runner,
+        left_out=tuple(left_out),
         settings=settings,
         rows=tuple(row for group in groups for row in group),
         visits=plan_visits([[row.id for row in group] for group in groups], settings.rounds),
@@ -137,15 +143,15 @@ def _labels(rows: Sequence[BenchRow], bundles: Sequence[Bundle]) -> list[str]:
 
 def _runtimes(
     bundles: Sequence[Bundle], wanted: Sequence[str] | None, supported: Sequence[str] | None, device: str
-) -> list[str]:
-    """The runtimes to measure: the wanted ones, or all that every bundle has a file for and the device a runner."""
+) -> tuple[list[str], list[str]]:
+    """The runtimes to measure: the wanted ones, or all of the bundles' that the runner has; and those that it lacks."""
     have = [{artifact.runtime for artifact in bundle.manifest.artifacts.values()} for bundle in bundles]
     known = dict.fromkeys(a.runtime for bundle in bundles for a in bundle.manifest.artifacts.values())
     for runtime in wanted or ():
         if runtime not in known:
             do = suggest(runtime, known) or f"these bundles have files for {', '.join(known)}"
             raise UsageError(f"no file for runtime {runtime!r} in these bundles", do=do)
-    chosen = list(dict.fromkeys(wanted)) if wanted else list(known)
+    chosen, foreign = list(dict.fromkeys(wanted)) if wanted else list(known), []
     if supported is not None:
         foreign = [runtime for runtime in chosen if runtime not in supported]
         chosen = [runtime for runtime in chosen if runtime in supported]
@@ -157,7 +163,7 @@ def _runtimes(
         if without:
             do = "export that format too, or choose other runtimes"
             raise UsageError(f"no file for runtime {runtime!r} in {', '.join(without)}", do=do)
-    return chosen
+    return chosen, foreign
 
 
 def _row(

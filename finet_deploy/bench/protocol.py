@@ -158,7 +158,11 @@ class Visit(_Data, frozen=True, kw_only=True):
 
 
 class Job(_Data, frozen=True, kw_only=True):
-    """A whole benchmark: the rows, in which order they are visited, and how each visit is timed."""
+    """A whole benchmark: the rows, in which order they are visited, and how each visit is timed.
+
+    runner: the kind of program that makes the visits, `python` or `native` (None: a run from before this was kept).
+    left_out: runtimes that every bundle has a file for and the runner lacks.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     tool_version: str
@@ -166,6 +170,8 @@ class Job(_Data, frozen=True, kw_only=True):
     suite: str | None = None
     mixed_fusion: bool
     device: DeviceInfo
+    runner: str | None = None
+    left_out: tuple[str, ...] = ()
     settings: Settings
     rows: Annotated[tuple[Row, ...], Meta(min_length=1)]
     visits: Annotated[tuple[Visit, ...], Meta(min_length=1)]

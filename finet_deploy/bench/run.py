@@ -62,6 +62,7 @@ def run_bench(
         folder=out,
         suite=suite,
         mixed_fusion=mixed_fusion,
+        runner=device.runner,
         supported=device.runtimes,
     )
     if resume and out.exists():
@@ -87,6 +88,12 @@ def resume_bench(out: Path, *, device: Device, progress: Progress | None = None)
             f"the run was started on another device: {', '.join(changed)} differ",
             where=str(out),
             do="resume it where it was started",
+        )
+    if job.runner not in (None, device.runner):
+        raise UsageError(
+            f"the run was started with the {job.runner} runner, this is the {device.runner} one",
+            where=str(out),
+            do=f"resume it with --runner {job.runner}",
         )
     return _execute(out, device, progress)
 

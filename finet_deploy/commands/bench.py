@@ -35,8 +35,9 @@ Examples:
 )  # fmt: skip
 @click.option("--runner", type=click.Choice(["python", "native"]), help="Default: python; phones: native.")
 @click.option(
-    "--preset", default="quick", show_default=True, metavar="NAME", help="demo, quick, normal or paper."
-)
+    "--preset", default="quick", show_default=True, metavar="NAME",
+    help="smoke, demo, quick, normal or paper.",
+)  # fmt: skip
 @click.option("--threads", type=int, help="Of each runtime; default: 1, on a phone its big cores.")
 @click.option(
     "--runtimes", metavar="LIST", help="Comma-separated; default: all that every bundle has a file for."
@@ -94,7 +95,9 @@ def command(
     if len(names) > 1:
         _rows(bundles, suite, bundles_dir, console)  # a suite is exported once, not by each process
         return _several(names, output, keep_going, console)
-    options = DeviceOptions(runner=runner, emulated=emulated, pinned=not unpinned, clean=clean)
+    options = DeviceOptions(
+        runner=runner or _stored_runner(resume), emulated=emulated, pinned=not unpinned, clean=clean
+    )
     with open_device(names[0], options, console) as device, VisitProgress(console) as progress:
         from finet_deploy.bench.run import resume_bench, run_bench
 
@@ -115,6 +118,13 @@ def command(
                 progress=progress,
             )
     return _finish([run], run.folder, keep_going, console)
+
+
+def _stored_runner(resume: Path | None) -> str | None:
+    """The runner that a run was started with."""
+    from finet_deploy.bench.records import read_job
+
+    return read_job(resume).runner if resume else None
 
 
 def _checked_output(
@@ -199,12 +209,9 @@ def _command_line(context: click.Context, name: str, folder: Path, *, new: bool)
 
 def _named_rows(bundles: tuple[str, ...]) -> list[BenchRow]:
     from finet_deploy.bench.plan import BenchRow
+    from finet_deploy.commands.labels import labelled_bundle
 
-    rows = []
-    for text in bundles:
-        label, separator, path = text.partition("=")
-        rows.append(BenchRow(Path(path), label) if separator and label else BenchRow(Path(text)))
-    return rows
+    return [BenchRow(*labelled_bundle(text)) for text in bundles]
 
 
 def _default_output(what: str, preset: str) -> Path:

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from finet_deploy.commands.console import Console, output_options
+from finet_deploy.commands.labels import labelled_bundle
 from finet_deploy.errors import UsageError
 
 EPILOG = """\b
@@ -43,7 +44,7 @@ def command(
     names = [name.strip() for name in runtimes.split(",") if name.strip()] if runtimes is not None else None
     if names == []:
         raise UsageError("no runtime given", do="leave --runtimes out, or name some")
-    pairs = [_labelled(text) for text in bundles]
+    pairs = [labelled_bundle(text) for text in bundles]
     with console.progress("count", total=len(pairs) * len(set(cores)) * len(names or (1, 2))) as step:
         table = measure_cost(pairs, cores=cores, runtimes=names, progress=step)
     console.result(render_markdown(table))
@@ -53,8 +54,3 @@ def command(
         console.document(msgspec.to_builtins(table))
     if output is not None:
         console.note(f"tables   {', '.join(str(path) for path in write_tables(table, output))}")
-
-
-def _labelled(text: str) -> tuple[Path, str | None]:
-    label, separator, path = text.partition("=")
-    return (Path(path), label) if separator and label else (Path(text), None)

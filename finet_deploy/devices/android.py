@@ -128,6 +128,11 @@ class AndroidDevice:
         return device_info(self._connection.name, self.facts, emulated=self._emulated)
 
     @property
+    def runner(self) -> str:
+        """The C++ one."""
+        return "native"
+
+    @property
     def runtimes(self) -> tuple[str, ...]:
         """Those of the native runner."""
         return NATIVE_RUNTIMES

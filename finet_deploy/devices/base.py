@@ -15,6 +15,10 @@ class Device(Protocol):
     """A machine that can be probed and can run visits."""
 
     @property
+    def runner(self) -> str:
+        """The kind of program that makes its visits: `python` or `native`."""
+
+    @property
     def runtimes(self) -> tuple[str, ...] | None:
         """The runtimes that its runner has; `None`: all of them."""
 

@@ -42,6 +42,11 @@ class HostDevice:
         self._command = tuple(command)
 
     @property
+    def runner(self) -> str:
+        """Our own worker."""
+        return "python"
+
+    @property
     def runtimes(self) -> tuple[str, ...] | None:
         """All that are installed."""
         return None

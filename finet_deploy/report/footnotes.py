@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
-from finet_deploy.bench.protocol import DeviceState, Reading, Row, Settings, Start
+from finet_deploy.bench.protocol import DeviceState, Job, Reading, Row, Settings, Start
 from finet_deploy.bench.records import Run
 from finet_deploy.bench.statistics import CONFIDENCE, best_coverage
 from finet_deploy.bench.summary import Comparison, RowSummary
@@ -24,6 +24,7 @@ def run_notes(run: Run) -> list[str]:
         f"{_show(device.machine)}; memory: {_show(device.memory_mib)} MiB.",
         _protocol(job.settings),
         _statistic(job.settings),
+        *_runner(job),
         *_state(run),
         f"Measured by finet-deploy {job.tool_version}, started {job.created_utc}.",
     ]
@@ -95,6 +96,13 @@ def _statistic(settings: Settings) -> str:
             f" From {settings.rounds} rounds no interval can cover more than {reach:.0%}: read it as a range."
         )
     return note
+
+
+def _runner(job: Job) -> Iterator[str]:
+    if job.runner is not None:
+        yield f"Runner: {job.runner}."
+    if job.left_out:
+        yield f"Not measured, since this runner lacks the runtime: {', '.join(job.left_out)}."
 
 
 def _state(run: Run) -> Iterator[str]:

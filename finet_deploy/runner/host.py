@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
-from finet_deploy.bench.protocol import Row
 from finet_deploy.devices.host import HostDevice
-from finet_deploy.errors import UsageError
 from finet_deploy.runner.folder import runner_command, runner_folder
 from finet_deploy.runner.targets import NATIVE_RUNTIMES, host_target
 
@@ -23,12 +18,12 @@ class NativeHostRunner(HostDevice):
     def __init__(self) -> None:
         super().__init__(command=runner_command(runner_folder(host_target())))
 
-    def prepare(self, rows: Sequence[Row], folder: Path) -> None:
-        """UsageError for rows of a runtime that the native runner does not have."""
-        foreign = sorted({row.artifact.runtime for row in rows} - set(NATIVE_RUNTIMES))
-        if foreign:
-            raise UsageError(
-                f"the native runner has no {', '.join(foreign)}",
-                do=f"leave these rows out: --runtimes {','.join(NATIVE_RUNTIMES)}",
-            )
-        super().prepare(rows, folder)
+    @property
+    def runner(self) -> str:
+        """The C++ one."""
+        return "native"
+
+    @property
+    def runtimes(self) -> tuple[str, ...] | None:
+        """Those that are linked into it, or opened by it."""
+        return NATIVE_RUNTIMES

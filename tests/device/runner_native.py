@@ -39,8 +39,8 @@ def folder_or_skip(target: str | None = None) -> Path:
         pytest.skip(str(error))
 
 
-def export_tiny(path: Path, *, fuse_model: bool = True) -> Path:
-    """A small network with two FBN layers, as .pte and .onnx."""
+def export_tiny(path: Path, *, fuse_model: bool = True, formats: tuple[str, ...] = ("pte", "onnx")) -> Path:
+    """A small network with two FBN layers."""
     import torch
 
     from finet_deploy.export import export
@@ -56,7 +56,7 @@ def export_tiny(path: Path, *, fuse_model: bool = True) -> Path:
     export(
         model,
         path,
-        formats=("pte", "onnx"),
+        formats=formats,
         fuse_model=fuse_model,
         inputs=inputs,
         name="tiny",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests.shared_bundles import shared_folder
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
@@ -30,11 +33,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """One folder for all blocks: later ones use the files of earlier ones, and the checkpoint that is shipped."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "models").symlink_to(ROOT / "models")
+    with shared_folder(tmp_path_factory) as bundles:
+        (folder / "bundles").symlink_to(bundles)
     return folder
 
 
 @pytest.mark.parametrize(("kind", "body"), RUN, ids=[body.splitlines()[0][:60] for _, body in RUN])
-def test_each_block_of_the_readme_runs_and_prints_what_it_shows(folder: Path, kind: str, body: str) -> None:
+def test_each_block_of_the_readme_runs_and_prints_what_it_shows(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, kind: str, body: str
+) -> None:
     if kind == "python":
         subprocess.run([sys.executable, "-c", body], cwd=folder, check=True, capture_output=True)
         return
@@ -42,7 +49,8 @@ def test_each_block_of_the_readme_runs_and_prints_what_it_shows(folder: Path, ki
     program, *arguments = shlex.split(line.removeprefix("$ "))
     assert program == "finet-deploy"
     command = [sys.executable, "-m", "finet_deploy", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    with shared_folder(tmp_path_factory) if "table4" in arguments else contextlib.nullcontext():
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     printed = set(masked(done.stdout + done.stderr))
     # Rows of figures carry a verdict and intervals, which differ from machine to machine; notes follow the figures.

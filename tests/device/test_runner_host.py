@@ -19,12 +19,13 @@ from safetensors.numpy import load_file, save_file
 from finet_deploy.bench.plan import BenchRow
 from finet_deploy.bench.protocol import End, Invalid, Load, Samples, Start, Warmup, encode_record
 from finet_deploy.bench.records import VisitResult
-from finet_deploy.bench.run import run_bench
+from finet_deploy.bench.run import resume_bench, run_bench
 from finet_deploy.bench.summary import summarise
 from finet_deploy.bench.validity import visit_problem
 from finet_deploy.devices.host import HostDevice
 from finet_deploy.errors import UsageError
 from finet_deploy.files import sha256_bytes
+from finet_deploy.report import render_markdown
 from finet_deploy.runner.host import NativeHostRunner
 from finet_deploy.runner.manifest import read_manifest
 from finet_deploy.verify.compare import compare
@@ -44,7 +45,7 @@ from tests.device.runner_native import (
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
     folder_or_skip()
-    return export_tiny(tmp_path_factory.mktemp("native") / "tiny")
+    return export_tiny(tmp_path_factory.mktemp("native") / "tiny", formats=("pte", "onnx", "ptl"))
 
 
 @pytest.fixture(scope="session")
@@ -96,13 +97,28 @@ def test_a_bench_with_the_native_runner_has_the_tables_of_any_bench(bundle, tmp_
     assert all("native" in result.find(Start).runner for result in run.visits.values())
 
 
-def test_rows_of_a_runtime_that_it_lacks_are_refused_before_the_first_visit(requests):
-    row = requests["onnxruntime"].row
-    foreign = msgspec.structs.replace(
-        row, artifact=msgspec.structs.replace(row.artifact, runtime="torch_mobile")
-    )
-    with pytest.raises(UsageError, match="--runtimes executorch,onnxruntime"):
-        NativeHostRunner().prepare([row, foreign], Path("."))
+def test_a_runtime_that_it_lacks_is_left_out_and_told_or_refused_when_asked_for(bundle, tmp_path):
+    run = run_bench([BenchRow(bundle)], device=NativeHostRunner(), out=tmp_path / "run", preset=ONCE)
+    assert run.job.left_out == ("torch_mobile",) and run.job.runner == "native"
+    assert {row.artifact.runtime for row in run.job.rows} == set(RUNTIMES)
+    assert "this runner lacks the runtime: torch_mobile" in render_markdown([run])
+    with pytest.raises(UsageError, match="has no torch_mobile"):
+        run_bench(
+            [BenchRow(bundle)],
+            device=NativeHostRunner(),
+            out=tmp_path / "other",
+            preset=ONCE,
+            runtimes=["torch_mobile"],
+        )
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_run_is_resumed_with_the_runner_that_it_was_started_with(bundle, tmp_path):
+    out = tmp_path / "run"
+    run_bench([BenchRow(bundle)], device=NativeHostRunner(), out=out, preset=ONCE, runtimes=RUNTIMES)
+    with pytest.raises(UsageError, match="started with the native runner.*--runner native"):
+        resume_bench(out, device=HostDevice())
+    assert not resume_bench(out, device=NativeHostRunner()).missing
 
 
 @pytest.mark.parametrize("runtime", RUNTIMES)

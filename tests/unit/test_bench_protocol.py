@@ -19,7 +19,7 @@ README = Path(protocol.__file__).with_name("README.md")
 def example() -> tuple[protocol.Job, list[protocol.Record]]:
     row = make_row()
     same = msgspec.structs.replace(row, id="onnxruntime/0-aa", aa_of=row.id, baseline=False)
-    job = make_job([row, same], suite="table4")
+    job = make_job([row, same], suite="table4", runner="native", left_out=("torch_mobile",))
     records = make_records(job.visits[0], row, [1_000_000, 1_100_000])
     invalid = protocol.Invalid(
         visit=1, reason="the runner was killed by SIGKILL", phase="load", signal="SIGKILL", stderr_tail="bye"

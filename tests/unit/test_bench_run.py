@@ -28,6 +28,7 @@ class PretendDevice:
         self.answers, self.interrupt_at, self._info = answers or {}, interrupt_at, info
         self.visited = []
 
+    runner = "python"
     runtimes = None
 
     def info(self):

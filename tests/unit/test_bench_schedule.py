@@ -46,15 +46,17 @@ def test_every_row_is_visited_once_a_round_and_rows_of_a_runtime_stay_together(s
 
 
 def test_presets_hold_what_their_documentation_says():
-    assert preset_names() == ("demo", "quick", "normal", "paper")
-    demo, quick, normal, paper = map(load_preset, preset_names())
+    assert preset_names() == ("smoke", "demo", "quick", "normal", "paper")
+    smoke, demo, quick, normal, paper = map(load_preset, preset_names())
+    assert (smoke.rounds, smoke.warmup_min_runs, smoke.aa_row) == (1, 1, False)
+    assert (smoke.timed_min_runs, smoke.timed_max_runs) == (2, 2)
     assert (demo.rounds, demo.warmup_min_runs, demo.warmup_min_seconds) == (3, 2, 0.1)
     assert (demo.timed_min_runs, demo.timed_min_seconds, demo.aa_row) == (10, 0.4, True)
     assert quick.rounds == 5
     assert (normal.rounds, normal.warmup_min_runs, normal.warmup_min_seconds) == (10, 5, 1.0)
     assert (normal.timed_min_runs, normal.timed_min_seconds, normal.aa_row) == (50, 3.0, True)
     assert (paper.statistic, paper.timed_min_runs, paper.timed_max_runs) == ("mean", 1000, 1000)
-    for preset in (demo, quick, normal, paper):
+    for preset in (smoke, demo, quick, normal, paper):
         assert preset.timed_max_runs >= preset.timed_min_runs
         assert preset.timed_max_seconds > preset.timed_min_seconds
         assert preset.visit_timeout_seconds > preset.timed_max_seconds + preset.warmup_max_seconds
@@ -88,5 +90,5 @@ def test_an_unknown_preset_or_suite_suggests_the_nearest_name():
         load_preset("normall")
     with pytest.raises(UsageError, match=r"unknown suite 'tabel4'.*did you mean 'table4'"):
         load_suite("tabel4")
-    with pytest.raises(UsageError, match="use one of demo, quick"):
+    with pytest.raises(UsageError, match="use one of smoke, demo, quick"):
         load_preset("zzzzzz")

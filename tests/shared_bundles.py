@@ -1,0 +1,41 @@
+"""The table4 suite's bundles, exported once for all tests: they take minutes, and two test processes need them."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+__all__ = ["shared_folder", "table4_bundles"]
+
+
+@contextlib.contextmanager
+def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A bundles folder that this test session's processes share, held by one of them at a time."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+    folder = base / "shared-bundles"
+    folder.mkdir(exist_ok=True)
+    with (base / "shared-bundles.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield folder
+
+
+def table4_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder for `--bundles-dir`, with every bundle of the suite in it."""
+    with shared_folder(tmp_path_factory) as folder:
+        command = ["bench", "--suite", "table4", "--preset", "smoke", "--runtimes", "onnxruntime"]
+        subprocess.run(
+            [sys.executable, "-m", "finet_deploy", *command, "--bundles-dir", str(folder)],
+            check=True,
+            capture_output=True,
+            cwd=folder.parent,
+        )
+        return folder

@@ -30,12 +30,21 @@ __all__ = ["build_runner"]
 OURS = "finet-deploy"
 JSON_HEADER = Path("/usr/include/nlohmann/json.hpp")
 LICENCES = "licenses"
+THIRD_PARTY = "executorch-third-party.txt"
+COMMON_LICENCES = (
+    "Apache-2.0",
+    "GPL-3",
+    "LGPL-2.1",
+    "MPL-2.0",
+)  # what the other texts refer to; ours is the first
 UNPACKED = {
     "executorch": ("executorch/include/", "executorch/lib/", "executorch-1.5.1.dist-info/licenses/"),
     "onnxruntime": ("onnxruntime/capi/libonnxruntime.so.", "onnxruntime/LICENSE", "onnxruntime/ThirdParty"),
 }
 NOTICE = """\
-This folder holds programs of several origins; `manifest.json` tells the origin and the licence of every file.
+This folder holds programs of several origins; `manifest.json` tells the origin and the licence of every file. What is
+compiled into the libraries of ExecuTorch and ONNX Runtime is in `executorch-third-party.txt` and
+`onnxruntime-ThirdPartyNotices.txt`.
 
 glibc (LGPL-2.1-or-later), libstdc++ and libgcc (GPL-3.0-or-later with the GCC Runtime Library Exception) are
 unchanged copies out of Debian packages, and may be replaced by others. Their complete source is published by Debian
@@ -173,6 +182,8 @@ def _assemble(
     contents.add_text(
         next((wheels / "executorch-1.5.1.dist-info" / "licenses").iterdir()), "executorch.txt", executorch
     )
+    # Its wheel has the text of its own licence only.
+    contents.add_text(sources / LICENCES / THIRD_PARTY, THIRD_PARTY, executorch)
     for name in ("LICENSE", "ThirdPartyNotices.txt"):
         contents.add_text(wheels / "onnxruntime" / name, f"onnxruntime-{Path(name).stem}.txt", onnxruntime)
     return contents.entries
@@ -201,7 +212,7 @@ def _add_system_libraries(compiler: Compiler, contents: _Contents) -> None:
             todo.append(folder / "lib" / name)
     for package_name, text in sorted(licences.items()):
         contents.add_text(text, f"{package_name}.txt", package_name)
-    for name in ("LGPL-2.1", "GPL-3"):
+    for name in COMMON_LICENCES:
         contents.add_text(common_licence(name), f"{name}.txt", name)
     notice = folder / LICENCES / "NOTICE.txt"
     notice.write_text(NOTICE + "".join(f"* {source}\n" for source in sorted(sources)))

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.files import explain_os_error, replace_directory, resolve_inside, temporary_directory_beside
 from finet_deploy.runner.compile import RULES
-from finet_deploy.runner.manifest import check_folder, read_manifest
+from finet_deploy.runner.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    check_folder,
+    not_executable,
+    read_manifest,
+)
 from finet_deploy.runner.targets import WHEELS, target
 
 __all__ = ["cache_folder", "cached_runner", "native_sources", "runner_command", "runner_folder", "source_key"]
 
 PACKAGE = Path(__file__).resolve().parent
-RECIPE = 2  # to be raised when `build.py` puts other files into a folder
-SOURCE_SUFFIXES = (".c", ".cpp", ".h", ".sh")
+RECIPE = 3  # to be raised when `build.py` puts other files into a folder
+INSTALL_AGAIN = "install finet-deploy again (in a source tree: make wheel)"
+SOURCE_SUFFIXES = (".c", ".cpp", ".h", ".sh", ".txt")
 
 
 def cache_folder() -> Path:
@@ -33,8 +42,8 @@ def native_sources() -> Path | None:
 
 
 def source_files(sources: Path) -> list[Path]:
-    """What the runner is compiled from, in a fixed order."""
-    files = [*(sources / "src").iterdir(), sources / "run.sh"]
+    """What goes into the runner's folder, compiled or as it is, in a fixed order."""
+    files = [*(sources / "src").iterdir(), *(sources / "licenses").iterdir(), sources / "run.sh"]
     return sorted(file for file in files if file.suffix in SOURCE_SUFFIXES)
 
 
@@ -53,26 +62,60 @@ def cached_runner(name: str, key: str) -> Path:
 
 
 def runner_folder(name: str) -> Path:
-    """The checked runner folder for target `name` (`aarch64` or `x86_64`).
+    """The checked runner folder for target `name` (`aarch64` or `x86_64`): the packed one, else the built one.
 
-    Raises UsageError for an unknown target, FinetDeployError when the folder is not there or not whole.
+    Neither is used unless it was made from the sources that are here. Raises UsageError for an unknown target,
+    FinetDeployError when there is no folder or it is not whole: a damaged packed one is not passed over in silence.
     """
     target(name)
     sources = native_sources()
     packed = PACKAGE / "data" / name
     key = None if sources is None else source_key(name, sources)
-    # In a source tree a packed folder may be older than the sources.
-    if packed.is_dir() and (key is None or read_manifest(packed).key == key):
-        check_folder(packed)
-        return packed
+    if packed.is_dir():
+        manifest = read_manifest(packed, do=INSTALL_AGAIN)
+        if key is None or manifest.key == key:
+            return _packed_runner(name, packed, manifest.key)
     if key is not None:
         cached = cached_runner(name, key)
         if cached.is_dir():
             check_folder(cached)
             return cached
-    raise FinetDeployError(
-        f"there is no native runner for {name} yet", do=f"finet-deploy runner build --target {name}"
-    )
+    do = f"finet-deploy runner build --target {name}"
+    if packed.is_dir():
+        what = f"the native runner for {name} was built from other sources than those beside it"
+        raise FinetDeployError(what, where=str(packed), do=f"{INSTALL_AGAIN}; or {do}")
+    raise FinetDeployError(f"there is no native runner for {name} yet", do=do)
+
+
+def _packed_runner(name: str, packed: Path, key: str) -> Path:
+    """The packed folder; where its programs may not be executed (some installers drop the modes), a copy."""
+    manifest = check_folder(packed, modes=False, do=INSTALL_AGAIN)
+    if not_executable(packed, manifest) is None:
+        return packed
+    cached = cached_runner(name, key)
+    try:
+        check_folder(cached)
+    except FinetDeployError:  # not there, or not whole
+        _copy_with_modes(packed, manifest, cached)
+        check_folder(cached)
+    return cached
+
+
+def _copy_with_modes(packed: Path, manifest: Manifest, to: Path) -> None:
+    modes = {
+        MANIFEST_FILE: 0o644,
+        **{file.path: 0o755 if file.executable else 0o644 for file in manifest.files},
+    }
+    with temporary_directory_beside(to) as folder:
+        try:
+            for path, mode in modes.items():
+                copy = folder / path
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(resolve_inside(packed, path), copy)
+                copy.chmod(mode)
+        except OSError as error:
+            raise explain_os_error(error, "copy the runner", to) from error
+        replace_directory(folder, to)
 
 
 def runner_command(folder: Path) -> tuple[str, ...]:

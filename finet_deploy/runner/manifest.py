@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from msgspec import Meta
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.files import read_bounded, resolve_inside, sha256_file
 
-__all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "check_folder", "read_manifest"]
+__all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "check_folder", "not_executable", "read_manifest"]
 
 SCHEMA_VERSION = 1
 MANIFEST_FILE = "manifest.json"
@@ -47,28 +48,40 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     files: tuple[FileEntry, ...]
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """The manifest of `folder`; FinetDeployError when there is none that can be read."""
+def read_manifest(folder: Path, *, do: str = AGAIN) -> Manifest:
+    """The manifest of `folder`; FinetDeployError, with the advice `do`, when there is none that can be read."""
     path = folder / MANIFEST_FILE
+    if not path.is_file():
+        raise FinetDeployError("the runner's manifest is missing", where=str(path), do=do)
     try:
         manifest = msgspec.json.decode(read_bounded(path, MAX_MANIFEST_BYTES), type=Manifest)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FinetDeployError(f"not a runner's manifest: {error}", where=str(path), do=AGAIN) from error
+        raise FinetDeployError(f"not a runner's manifest: {error}", where=str(path), do=do) from error
     if manifest.schema_version != SCHEMA_VERSION:
         found = f"manifest has schema_version {manifest.schema_version}, this program reads {SCHEMA_VERSION}"
-        raise FinetDeployError(found, where=str(path), do=AGAIN)
+        raise FinetDeployError(found, where=str(path), do=do)
     return manifest
 
 
-def check_folder(folder: Path) -> Manifest:
-    """The manifest, after every file was found whole. FinetDeployError naming the first that is not."""
-    manifest = read_manifest(folder)
+def check_folder(folder: Path, *, modes: bool = True, do: str = AGAIN) -> Manifest:
+    """The manifest, after every file was found whole and, with `modes`, those that are programs executable.
+
+    FinetDeployError naming the first file that is not, with the advice `do`.
+    """
+    manifest = read_manifest(folder, do=do)
     for entry in manifest.files:
         path = resolve_inside(folder, entry.path)
         if not path.is_file():
-            raise FinetDeployError("a file of the runner is missing", where=str(path), do=AGAIN)
+            raise FinetDeployError("a file of the runner is missing", where=str(path), do=do)
         if path.stat().st_size != entry.bytes or sha256_file(path) != entry.sha256:
-            raise FinetDeployError("a file of the runner was changed", where=str(path), do=AGAIN)
-        if entry.executable and not path.stat().st_mode & 0o100:
-            raise FinetDeployError("a file of the runner may not be executed", where=str(path), do=AGAIN)
+            raise FinetDeployError("a file of the runner was changed", where=str(path), do=do)
+    locked = not_executable(folder, manifest)
+    if modes and locked is not None:
+        raise FinetDeployError("a file of the runner may not be executed", where=str(locked), do=do)
     return manifest
+
+
+def not_executable(folder: Path, manifest: Manifest) -> Path | None:
+    """The first program of the folder that may not be executed here: lost its mode, or on a `noexec` file system."""
+    paths = [resolve_inside(folder, entry.path) for entry in manifest.files if entry.executable]
+    return next((path for path in paths if not os.access(path, os.X_OK)), None)

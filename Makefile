@@ -19,7 +19,7 @@ demo: install ## install, then export and evaluate the trained checkpoint, prove
 test: install lint type ## install, lint, type-check, run all tests
 	# Two processes of one thread each: two of two threads spin against each other on a small machine. In the order of
 	# the folders: the files with the longest tests are not those with the most, and must not come last.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=40
 
 install: $(STAMP) ## the virtual environment with every extra
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
+import shlex
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,12 +19,13 @@ from finet_deploy.bench.protocol import (
     Row,
     VisitRequest,
 )
-from finet_deploy.devices.adb.errors import PhoneError, PhoneGone, PhoneUnauthorized
+from finet_deploy.devices.adb.errors import PhoneError, PhoneGone, PhoneUnauthorized, visible
 from finet_deploy.devices.affinity import big_cores, choose_cores
+from finet_deploy.devices.bring import bring, target_of
 from finet_deploy.devices.equivalence import Equivalence
 from finet_deploy.devices.lock import PhoneLock, host_lock
 from finet_deploy.devices.patience import Patience, persist
-from finet_deploy.devices.phone_files import RUNNER, on_phone, row_files, runner_files
+from finet_deploy.devices.phone_files import on_phone
 from finet_deploy.devices.phone_log import PhoneIdentity, PhoneLine, PhoneProof, append_line, read_lines
 from finet_deploy.devices.phone_state import (
     Core,
@@ -37,9 +38,9 @@ from finet_deploy.devices.phone_state import (
 )
 from finet_deploy.devices.phone_visit import PhoneVisit, Pin, VisitRunner, pin, residency, with_states
 from finet_deploy.devices.proof import prove
-from finet_deploy.devices.push import PushProgress, RemoteFile, remove_folder, sync
+from finet_deploy.devices.push import PushProgress, remove_folder
 from finet_deploy.devices.remote_job import end_leftovers
-from finet_deploy.devices.rest import RestGate, RestRule, Watch, contamination
+from finet_deploy.devices.rest import Rest, RestGate, RestRule, Watch, contamination
 from finet_deploy.runner import NATIVE_RUNTIMES, runner_folder
 
 if TYPE_CHECKING:
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 __all__ = ["PHONE_FOLDER", "AndroidDevice"]
 
 PHONE_FOLDER = "/data/local/tmp/finet-deploy"
-TARGETS = {"arm64-v8a": "aarch64", "aarch64": "aarch64", "x86_64": "x86_64"}
 JUST_BOOTED_SECONDS = 300.0
 
 
@@ -146,33 +146,40 @@ class AndroidDevice:
 
         A row whose outputs are wrong does not stop the others: its visits are invalid, with the reason.
         """
-        lock = self._acquire()
         self._folder_here = folder
-        for line in read_lines(folder):
-            if isinstance(line, PhoneVisit):
-                self._gate.remember(line.before)  # a run that goes on keeps its first round's temperature
-        self._record(PhoneIdentity(name=self._connection.name, facts=self.facts))
-        end_leftovers(self._connection, self._folder, patience=self._patience)
-        ours, runner = runner_files(self._runner(self._target()))
-        files = [file for row in rows for file in row_files(row, folder)]
-        sent = self._sync([*ours, *files])
-        self._note(
-            f"{self._connection.name}: {sent} of {len({file.path for file in (*ours, *files)})} files sent"
-        )
-        self._remove_old_runners(runner)
-        self._visits = VisitRunner(
-            self._connection,
-            self._folder,
-            f"{self._folder}/{runner}",
-            self._patience,
-            self._note,
-            also=lock.sign_of_life,
-        )
+        with self._resumable():
+            lock = self._acquire()
+            for line in read_lines(folder):
+                if isinstance(line, PhoneVisit):
+                    self._gate.remember(line.before)  # a run that goes on keeps its first round's temperature
+            self._record(PhoneIdentity(name=self._connection.name, facts=self.facts))
+            end_leftovers(self._connection, self._folder, patience=self._patience)
+            runner = bring(
+                self._connection,
+                self._folder,
+                runner=self._runner(target_of(self._connection.name, self.facts)),
+                rows=rows,
+                run=folder,
+                patience=self._patience,
+                progress=self._progress,
+                note=self._note,
+            )
+            self._visits = VisitRunner(
+                self._connection,
+                self._folder,
+                runner,
+                self._patience,
+                self._note,
+                also=lock.sign_of_life,
+            )
+            self._prove(self._visits, rows, folder)
+
+    def _prove(self, visits: VisitRunner, rows: Sequence[Row], folder: Path) -> None:
         known: dict[tuple[str, str, int], Equivalence] = {}
         for row in rows:
             key = (row.artifact.sha256, row.golden.sha256, row.threads)
             if key not in known:
-                known[key] = prove(self._visits, row, folder, self._pin(row.threads))
+                known[key] = prove(visits, row, folder, self._pin(row.threads))
             self.equivalence[row.id] = known[key]
             self._record(PhoneProof(row=row.id, equivalence=known[key]))
 
@@ -180,62 +187,62 @@ class AndroidDevice:
         """One visit on the phone at rest; once more when it was spoiled. See `devices.base.Device`."""
         if self._visits is None or self._lock is None:
             raise ValueError("prepare the device first")
-        index = request.visit.index
         proof = self.equivalence.get(request.row.id)
         if proof is None or not proof.passed:
             reason = proof.problem if proof is not None else "the row was not proved"
-            return [Invalid(visit=index, reason=f"on the phone: {reason}", phase="check")]
+            return [Invalid(visit=request.visit.index, reason=f"on the phone: {reason}", phase="check")]
         new_round, self._round = request.visit.round != self._round, request.visit.round
         repeated: tuple[str, ...] = ()
-        for attempt in range(1, self._rule.repeats + 2):
-            before, rest = self._gate.wait(self._awake_state, new_round=new_round)
-            if rest.throttled:
-                reason = (
-                    f"the phone did not come to rest within {self._rule.deadline_seconds:g} s: {rest.problem}"
-                )
-                return [Invalid(visit=index, reason=reason, phase="start")]
-            if rest.problem is not None:
-                self._say_once(rest.problem)
-            pinned, watch = self._pin(request.row.threads), Watch(())
-            if pinned.mask.value is not None:
-                watch = Watch(pinned.cores)
-            records = self._visits.run(on_phone(request, self._folder), pinned, watch)
-            after = self.state()
-            spoiled = contamination(before, after, watch, pinned.cores if watch.cores else None)
-            self.visits.append(
-                PhoneVisit(
-                    visit=index,
-                    attempt=attempt,
-                    repeated_because=repeated,
-                    contaminated=spoiled,
-                    rest=rest,
-                    pin=pinned,
-                    allowed_cores=tuple(watch.allowed),
-                    residency=residency(before, after),
-                    before=before,
-                    after=after,
-                )
-            )
-            self._record(self.visits[-1])
-            if not spoiled or not isinstance(records[-1], End) or attempt > self._rule.repeats:
-                break
-            repeated = spoiled
-            self._note(f"{self._connection.name}: a visit is done again: {'; '.join(spoiled)}")
-        return with_states(records, before, after)
+        with self._resumable():
+            for attempt in range(1, self._rule.repeats + 2):
+                before, rest = self._gate.wait(self._awake_state, new_round=new_round)
+                rest.check(self._connection.name)
+                if rest.problem is not None:
+                    self._say_once(rest.problem)
+                records, visit = self._attempt(self._visits, request, before, rest, attempt, repeated)
+                repeated = visit.contaminated
+                if not repeated or not isinstance(records[-1], End) or attempt > self._rule.repeats:
+                    break
+                self._note(f"{self._connection.name}: a visit is done again: {'; '.join(repeated)}")
+        return with_states(records, before, visit.after)
+
+    def _attempt(
+        self,
+        visits: VisitRunner,
+        request: VisitRequest,
+        before: PhoneState,
+        rest: Rest,
+        attempt: int,
+        repeated: tuple[str, ...],
+    ) -> tuple[list[Record], PhoneVisit]:
+        """One run of a visit, and what is known of it beside its records."""
+        pinned, watch = self._pin(request.row.threads), Watch(())
+        if pinned.mask.value is not None:
+            watch = Watch(pinned.cores)
+        name = f"round {request.visit.round + 1} of {request.row.label}"
+        records = visits.run(on_phone(request, self._folder), pinned, watch, name=name).records
+        after = self.state()
+        visit = PhoneVisit(
+            visit=request.visit.index,
+            attempt=attempt,
+            repeated_because=repeated,
+            contaminated=contamination(before, after, watch, pinned.cores if watch.cores else None),
+            rest=rest,
+            pin=pinned,
+            allowed_cores=tuple(watch.allowed),
+            residency=residency(before, after),
+            before=before,
+            after=after,
+        )
+        self.visits.append(visit)
+        self._record(visit)
+        return records, visit
 
     def clean(self) -> None:
         """Remove everything of ours from the phone. `PhoneBusy` when somebody is using it."""
         self._acquire()
         end_leftovers(self._connection, self._folder, patience=self._patience)
         remove_folder(self._connection, self._folder, patience=self._patience)
-
-    def _target(self) -> str:
-        abi, machine = self.facts.abi.value or "", self.facts.machine.value or ""
-        target = TARGETS.get(abi) or TARGETS.get(machine)
-        if target is None:
-            what = f"no runner for this phone: ABI {abi or 'unknown'}, machine {machine or 'unknown'}"
-            raise PhoneError(self._connection.name, what, do="use a phone with a 64-bit system")
-        return target
 
     @property
     def _cores(self) -> tuple[Core, ...]:
@@ -286,24 +293,13 @@ class AndroidDevice:
             self._said.add(text)
             self._note(f"{self._connection.name}: {text}")
 
-    def _sync(self, files: Sequence[RemoteFile]) -> int:
-        return sync(
-            self._connection,
-            self._folder,
-            files,
-            patience=self._patience,
-            progress=self._progress,
-            note=self._note,
-        )
-
-    def _remove_old_runners(self, current: str) -> None:
-        """A runner is 40 MB: one is enough."""
-        listed = persist(
-            self._connection,
-            lambda: self._connection.list(self._folder),
-            self._patience,
-            "listing our folder",
-        )
-        for name in listed:
-            if re.fullmatch(RUNNER + "[0-9a-f]{16}", name) and name != current:
-                remove_folder(self._connection, f"{self._folder}/{name}", patience=self._patience)
+    @contextlib.contextmanager
+    def _resumable(self) -> Iterator[None]:
+        """When the phone ends the run in here, it is said how to go on: what is done is in the run folder."""
+        try:
+            yield
+        except PhoneError:
+            words = ["finet-deploy", "bench", "--device", self._connection.name]
+            words += ["--resume", str(self._folder_here)]
+            self._note(f"finished rounds are kept; to go on: {visible(shlex.join(words), 1000)}")
+            raise

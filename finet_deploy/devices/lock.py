@@ -135,9 +135,11 @@ class PhoneLock:
     def _take_command(self) -> str:
         path, owner = quote(self._path), quote(msgspec.json.encode(self._owner).decode())
         # mkdir first: of two at the same time one fails, and leaves the owner's name alone. Doing it twice is no harm.
+        # A lock without its owner's name (the storage is full) would lock everybody out: whoever made it removes it.
         # adbd's umask is 0, and apps may pass through /data/local/tmp: the folder is for the shell user alone.
         folder = quote(self._folder)
-        return f"mkdir -p {folder} && chmod 700 {folder} && mkdir {path} && echo {owner} > {path}/owner"
+        named = f"{{ echo {owner} > {path}/owner || {{ rm -rf {path}; false; }}; }}"
+        return f"mkdir -p {folder} && chmod 700 {folder} && mkdir {path} && {named}"
 
     def _look(self, command: str) -> dict[str, Section]:
         path = quote(self._path)
@@ -165,7 +167,8 @@ class PhoneLock:
     def _why_gone(self, owner: _Owner | None, found: dict[str, Section]) -> str | None:
         """Why the owner does not hold the lock any more; None while it may."""
         if b"yes" not in found["exists"].stdout:
-            raise refusal(self._connection.name, "the phone's lock cannot be made", found["do"].reason)
+            what = "while locking the phone: its lock cannot be made"
+            raise refusal(self._connection.name, what, found["do"].reason)
         if owner is not None and owner.host == _host() and _started(owner.pid) != owner.started:
             return f"its owner, process {owner.pid} of this computer, has ended"
         silent = _silent_seconds(found)

@@ -19,7 +19,7 @@ from finet_deploy.devices.adb.errors import (
 if TYPE_CHECKING:
     from finet_deploy.devices.adb.connection import Connection
 
-__all__ = ["TRANSPORT", "Patience", "best_effort", "persist", "phase"]
+__all__ = ["Patience", "best_effort", "persist", "phase", "transient"]
 
 T = TypeVar("T")
 TRANSPORT = (PhoneGone, PhoneTimeout, PhoneProtocolError)
@@ -29,7 +29,8 @@ TRANSPORT = (PhoneGone, PhoneTimeout, PhoneProtocolError)
 class Patience:
     """attempts: of each step, the first included. pause_seconds: before the second attempt, doubled before each other.
 
-    away_seconds: how long a phone may be out of reach while its job runs. boot_seconds: for Android to come up.
+    away_seconds: how long a phone may be out of reach when its job's own time is over. boot_seconds: for Android to
+    come up.
     poll_seconds, poll_max_seconds: first and longest pause between two looks at a running job.
     """
 
@@ -52,19 +53,21 @@ def persist(connection: Connection, action: Callable[[], T], patience: Patience,
                 if attempt > 1:
                     connection.reconnect()
                 return action()
-        except TRANSPORT as error:
+        except PhoneError as error:
             # A phone that says nothing costs its whole time limit with each attempt: it gets a second one only.
-            if attempt >= (
-                min(2, patience.attempts) if isinstance(error, PhoneTimeout) else patience.attempts
-            ):
-                raise
-            time.sleep(patience.pause_seconds * 2 ** (attempt - 1))
-        except PhoneRefused as error:
-            # The adb server's word for a service that the phone does not have, and for a link lost at that moment.
-            if error.reason != "closed" or attempt >= patience.attempts:
+            most = min(2, patience.attempts) if isinstance(error, PhoneTimeout) else patience.attempts
+            if not transient(error) or attempt >= most:
                 raise
             time.sleep(patience.pause_seconds * 2 ** (attempt - 1))
     raise ValueError(f"{patience.attempts} attempts")
+
+
+def transient(error: PhoneError) -> bool:
+    """Whether it is the link's fault, so that the same may go well over a new one.
+
+    `closed` is the word for a service that the phone does not have, and for a link lost at that moment.
+    """
+    return isinstance(error, TRANSPORT) or (isinstance(error, PhoneRefused) and error.reason == "closed")
 
 
 @contextlib.contextmanager

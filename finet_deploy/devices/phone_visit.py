@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,10 +23,10 @@ from finet_deploy.bench.protocol import (
 )
 from finet_deploy.devices import telemetry
 from finet_deploy.devices.adb.connection import quote
-from finet_deploy.devices.adb.errors import PhoneRefused
+from finet_deploy.devices.adb.errors import PhoneNoSpace, PhoneRefused
 from finet_deploy.devices.affinity import hex_mask
 from finet_deploy.devices.host import collect_records
-from finet_deploy.devices.patience import Patience, best_effort, persist
+from finet_deploy.devices.patience import Patience, best_effort, persist, transient
 from finet_deploy.devices.phone_state import PhoneState, device_state
 from finet_deploy.devices.probes import reading
 from finet_deploy.devices.remote_job import RemoteJob, Verdict
@@ -35,16 +36,22 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from finet_deploy.devices.adb.connection import Connection
+    from finet_deploy.devices.sections import Section
 
-__all__ = ["PhoneVisit", "Pin", "VisitRunner", "pin", "residency", "with_states"]
+__all__ = ["Outcome", "PhoneVisit", "Pin", "VisitRunner", "pin", "residency", "with_states"]
 
 MAX_RECORD_BYTES = 64 << 20
 REQUEST, RECORDS, OUTPUTS = "request.json", "records.jsonl", "outputs"
 ONCE = Patience(attempts=1)
 
+PHASES = ("start", "load", "first", "warmup", "timing", "check")  # by how many records a runner has written
+KILLED = 128 + 9
+FULL_KIB = 1024  # a phone with less than this left is full
+
+MEMORY = "for memory, perhaps: close other apps and measure again"
 REASONS = {
-    "killed": "the job was killed on the phone (for memory, perhaps): it left neither a result nor a process",
-    "rebooted": "the phone was started anew while the job ran",
+    "killed": f"the job was killed on the phone ({MEMORY}): it left neither a result nor a process",
+    "rebooted": "the phone was started anew while the job ran; let it settle and measure again",
 }
 
 
@@ -76,6 +83,14 @@ class PhoneVisit(msgspec.Struct, tag_field="type", tag="visit", frozen=True, kw_
 
 
 @dataclass(frozen=True)
+class Outcome:
+    """What came of one job. records: end with `End` or `Invalid`. taken: the phone ended it, not its own fault."""
+
+    records: list[Record]
+    taken: bool = False
+
+
+@dataclass(frozen=True)
 class VisitRunner:
     """Runs visits with the runner in `runner`, a folder on the phone below `folder`, our own.
 
@@ -90,23 +105,30 @@ class VisitRunner:
     also: str = "true"
 
     def run(
-        self, request: VisitRequest, pinned: Pin, watch: Watch, *, outputs: Path | None = None
-    ) -> list[Record]:
-        """One visit. Its records end with `End` or `Invalid`; with `outputs`, what the network gave for the golden
+        self, request: VisitRequest, pinned: Pin, watch: Watch, *, name: str, outputs: Path | None = None
+    ) -> Outcome:
+        """One visit; `name` is what it is called in messages. With `outputs`, what the network gave for the golden
         inputs is brought to that file (and `.json`), when the visit came so far.
 
-        Raises `PhoneError` when the phone is lost; whatever is raised, the job is ended first, if that can be.
+        Raises `PhoneError` when the phone is lost or full; whatever is raised, the job is ended first, if that can be.
         """
         deadline = request.settings.visit_timeout_seconds
-        job = RemoteJob(self.connection, self.folder, deadline_seconds=deadline, patience=self.patience)
+        job = RemoteJob(
+            self.connection, self.folder, deadline_seconds=deadline, patience=self.patience, name=name
+        )
         try:
             job.start(
                 self._command(job, pinned, outputs is not None), {REQUEST: msgspec.json.encode(request)}
             )
             verdict = job.wait(
                 expected_seconds=min(_least_seconds(request), deadline),
-                commands=lambda: {"also": self.also, **watch.commands(job.command_in_process)},
-                watch=watch.take,
+                commands=lambda: {
+                    "also": self.also,
+                    "reached": f"wc -l < {quote(job.folder)}/{RECORDS}{UNFINISHED}",
+                    **watch.commands(job.command_in_process),
+                },
+                watch=lambda answers: _look(job, watch, answers),
+                note=self.note,
             )
             records = self._collect(job, request, verdict)
             if outputs is not None and isinstance(records[-1], End):
@@ -114,14 +136,15 @@ class VisitRunner:
                     self._pull(job, OUTPUTS + suffix, outputs.with_name(outputs.name + suffix))
         except BaseException:
             # Also after Ctrl-C: nothing of ours goes on there. A phone out of reach ends the job at its deadline.
-            with best_effort(self.note, "ending the job on the phone"):
+            with best_effort(self.note, f"ending {name} on the phone"):
                 job.stop(ONCE)
-            with best_effort(self.note, "removing the job's folder"):
+            with best_effort(self.note, f"removing what {name} left on the phone"):
                 job.remove(ONCE)
             raise
-        with best_effort(self.note, "removing the job's folder"):
+        with best_effort(self.note, f"removing what {name} left on the phone"):
             job.remove()
-        return records
+        taken = verdict.kind in REASONS or (verdict.kind == "finished" and verdict.status == KILLED)
+        return Outcome(records, taken)
 
     def _command(self, job: RemoteJob, pinned: Pin, outputs: bool) -> str:
         mask = pinned.mask.value
@@ -132,7 +155,7 @@ class VisitRunner:
 
     def _collect(self, job: RemoteJob, request: VisitRequest, verdict: Verdict) -> list[Record]:
         """The records, complete or not, as they would look had the visit been here."""
-        status = verdict.status if verdict.status is not None else 128 + 9
+        status = verdict.status if verdict.status is not None else KILLED
         with tempfile.TemporaryDirectory(prefix="finet-deploy-collect-") as name:
             local = Path(name)
             if not self._pull(job, RECORDS, local / RECORDS):
@@ -140,11 +163,24 @@ class VisitRunner:
             (local / "stderr.txt").write_bytes(job.log_tail().encode())
             signed = 128 - status if status > 128 else status  # a shell's 128 + signal
             records = collect_records(local, request, signed, verdict.kind == "timeout")
-        reason = REASONS.get(verdict.kind)
-        if reason is not None and isinstance(records[-1], Invalid):
-            known = {"reason": reason, "signal": None, "exit_status": None}
-            records[-1] = msgspec.structs.replace(records[-1], **known)
+        last = records[-1]
+        if isinstance(last, Invalid):
+            self._refuse_full(job)
+            if verdict.kind in REASONS:
+                known = {"reason": REASONS[verdict.kind], "signal": None, "exit_status": None}
+                records[-1] = msgspec.structs.replace(last, **known)
+            elif verdict.kind == "finished" and status == KILLED:
+                records[-1] = msgspec.structs.replace(last, reason=f"{last.reason} ({MEMORY})")
         return records
+
+    def _refuse_full(self, job: RemoteJob) -> None:
+        """A runner that failed on a full phone says nothing of the network: the run stops, and can go on later."""
+        command, doing = f"df -k {quote(job.folder)}", f"collecting {job.name}"
+        result = persist(self.connection, lambda: self.connection.shell(command), self.patience, doing)
+        numbers = re.search(rb"\s\d+\s+\d+\s+(\d+)\s+\d+%\s", result.stdout)
+        if numbers is not None and int(numbers[1]) < FULL_KIB:
+            what = f"while waiting for {job.last_seen}: it failed, and the phone's storage is full"
+            raise PhoneNoSpace(self.connection.name, what, f"{int(numbers[1])} KiB are left")
 
     def _pull(self, job: RemoteJob, name: str, local: Path) -> bool:
         remote = f"{job.folder}/{name}"
@@ -153,11 +189,21 @@ class VisitRunner:
                 self.connection,
                 lambda: self.connection.pull(remote, local, max_bytes=MAX_RECORD_BYTES),
                 self.patience,
-                "collecting results",
+                f"collecting {job.name}",
             )
-        except PhoneRefused:
+        except PhoneRefused as error:
+            if transient(error):
+                raise
             return False  # it is not there: what that means, the records and the verdict say
         return True
+
+
+def _look(job: RemoteJob, watch: Watch, answers: Mapping[str, Section]) -> None:
+    """What a look told, for the watch and for messages."""
+    watch.take(answers)
+    lines = answers["reached"].stdout.strip()
+    if lines.isdigit():
+        job.reached = PHASES[min(int(lines[:6]), len(PHASES) - 1)]
 
 
 def pin(connection: Connection, cores: Sequence[int], patience: Patience) -> Pin:

@@ -24,6 +24,7 @@ __all__ = ["PushProgress", "RemoteFile", "remote_file", "remove_folder", "sync"]
 TEMPORARY = ".incoming"
 HASHES_PER_TRIP = 40
 HASH_SECONDS = 120.0
+REMOVE_SECONDS = 15.0
 WRONG_HASH = 9  # exit status of our own command below
 
 # Told while a file is sent: its name, its bytes so far, its size.
@@ -131,11 +132,11 @@ def _send(
         try:
             push = functools.partial(connection.push, file.local, temporary, mode=0o644, progress=told)
             persist(connection, push, patience, doing)
-        except PhoneRefused:
+            found = _place(connection, folder, temporary, file, patience)
+        except BaseException:  # also Ctrl-C: no half file stays
             with best_effort(note, "removing a half file"):
-                connection.shell(f"rm -f {quote(temporary)}")
+                connection.shell(f"rm -f {quote(temporary)}", timeout=REMOVE_SECONDS)
             raise
-        found = _place(connection, folder, temporary, file, patience)
         if found == file.sha256:
             return
         with best_effort(note, "removing a file that differs"):

@@ -16,10 +16,11 @@ import msgspec
 
 from finet_deploy.bench.protocol import Reading
 from finet_deploy.devices import telemetry
+from finet_deploy.devices.adb.errors import PhoneError
 from finet_deploy.devices.phone_state import PhoneState
 from finet_deploy.devices.sections import Section
 
-__all__ = ["Rest", "RestGate", "RestRule", "Watch", "contamination"]
+__all__ = ["PhoneHot", "Rest", "RestGate", "RestRule", "Watch", "contamination"]
 
 STATUS_NAMES = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
 
@@ -34,6 +35,12 @@ class RestRule:
     repeats: int = 1
 
 
+class PhoneHot(PhoneError):
+    """The phone is throttled and did not come to rest: what it measures now would be another phone's times."""
+
+    remedy = "let it cool, out of the sun and off the charger, then go on with --resume"
+
+
 class Rest(msgspec.Struct, frozen=True, kw_only=True):
     """How a wait for rest ended. at_rest: None where the phone does not tell. waited_seconds: how long it took.
 
@@ -45,6 +52,12 @@ class Rest(msgspec.Struct, frozen=True, kw_only=True):
     waited_seconds: float
     celsius: Reading[float]
     problem: str | None = None
+
+    def check(self, phone: str) -> None:
+        """Raises `PhoneHot` when the phone is still throttled. One that is only warmer than before is measured."""
+        if self.throttled:
+            what = f"the phone did not come to rest within {self.waited_seconds:.3g} s: {self.problem}"
+            raise PhoneHot(phone, f"while waiting for it to rest: {what}")
 
 
 class RestGate:

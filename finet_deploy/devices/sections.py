@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from finet_deploy.devices.adb.errors import PhoneProtocolError
+
 if TYPE_CHECKING:
     from finet_deploy.devices.adb.connection import Connection
 
@@ -54,12 +56,17 @@ def ask(
 ) -> dict[str, Section]:
     """Run all `commands` (shell command lines by name) in one round trip; every name has a section in the answer.
 
-    Raises what `Connection.shell` raises.
+    Raises what `Connection.shell` raises, and `PhoneProtocolError` for an answer that is not whole: taken for "nothing
+    is there", it would let a running job look dead and a phone look like another one.
     """
     mark = secrets.token_hex(8)
     result = connection.shell(compose(commands, mark), timeout=timeout, max_bytes=MAX_ANSWER_BYTES)
     found = split(result.stdout, result.stderr, mark)
-    return {name: found.get(name, Section()) for name in commands}
+    whole = [name for name in commands if name in found and found[name].status is not None]
+    if len(whole) < len(commands):
+        told = f"{len(whole)} of {len(commands)} answers came back whole, exit status {result.status}"
+        raise PhoneProtocolError(connection.name, told)
+    return {name: found[name] for name in commands}
 
 
 def compose(commands: Mapping[str, str], mark: str) -> str:

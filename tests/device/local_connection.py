@@ -7,6 +7,7 @@ scripts that print files. A test changes the phone's state by rewriting a file, 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -74,6 +75,7 @@ class LocalConnection:
         self.reconnects = 0
         self.away = False
         self.environment: dict[str, str] = {}
+        self.hashes: dict[str, str] = {}  # of files as they were sent -> as they lie here, with places moved
         if not folder.exists():
             self._create()
 
@@ -162,6 +164,7 @@ class LocalConnection:
         """Text with the phone's places moved below the root."""
         text = text.replace(TEMPORARY, str(self.root / "tmp"))
         text = text.replace("/sys/devices", str(self.root / "sys/devices"))
+        text = re.sub("[0-9a-f]{64}", lambda found: self.hashes.get(found[0], found[0]), text)
         files = "meminfo|loadavg|cpuinfo|uptime|sys/kernel/random/boot_id"
         return re.sub(f"/proc/({files})", lambda found: f"{self.root}/proc/{found[1]}", text)
 
@@ -204,11 +207,10 @@ class LocalConnection:
         self._strike(f"push {remote}")
         target = self.local(remote)
         target.parent.mkdir(parents=True, exist_ok=True)
-        data = local.read_bytes()
-        if data.startswith(b"cd "):  # the job's script names places too
+        sent = data = local.read_bytes()
+        if data.startswith(b"cd ") or target.name == "request.json":  # they name places too
             data = self.moved(data.decode()).encode()
-        if target.name == "request.json":
-            data = self.moved(data.decode()).encode()
+            self.hashes[hashlib.sha256(sent).hexdigest()] = hashlib.sha256(data).hexdigest()
         target.write_bytes(data)
         target.chmod(mode)
         self.pushed.append(remote)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import time
@@ -13,7 +14,7 @@ from finet_deploy.bench.protocol import DeviceInfo, End, Invalid, Samples, Start
 from finet_deploy.bench.records import VisitResult, create_run, read_run
 from finet_deploy.bench.run import resume_bench
 from finet_deploy.bench.validity import visit_problem
-from finet_deploy.devices.adb.errors import PhoneError, PhoneGone, PhoneUnauthorized
+from finet_deploy.devices.adb.errors import PhoneError, PhoneGone, PhoneNoSpace, PhoneUnauthorized
 from finet_deploy.devices.lock import PhoneBusy
 from finet_deploy.devices.patience import Patience
 from finet_deploy.errors import FinetDeployError
@@ -90,7 +91,7 @@ def test_a_bench_runs_resumes_and_sends_nothing_twice(setting):
         create_run(out, job_of(device, rows))
         phone.fault("mkdir started", lambda text: None, times=3)
         phone.fault("mkdir started", phone.gone, times=9)
-        with pytest.raises(PhoneGone, match="while starting a job"):
+        with pytest.raises(PhoneGone, match="while starting round \\d of"):
             resume_bench(out, device=device)
     done = len(read_run(out).visits)
     assert 0 < done < 4
@@ -142,6 +143,28 @@ class TestEquivalence:
         assert reason in records[0].reason
         assert len(phone.commands) - commands < 4, "nothing was run"
 
+    @pytest.mark.parametrize(("fault", "tries"), [("golden-out_of_memory", 2), ("golden-segfault", 1)])
+    def test_a_proof_that_the_phone_took_away_is_tried_once_more_and_a_crash_is_not(
+        self, setting, fault, tries
+    ):
+        folder, rows = setting
+        device, phone = make_phone(folder)
+        phone.write("fault", fault)
+        with device:
+            device.prepare(rows, folder / "run")
+            assert not device.equivalence[rows[0].id].passed
+        assert sum("mkdir started" in command for command in phone.commands) == tries
+
+    def test_a_proof_that_was_killed_once_is_a_proof(self, setting):
+        folder, rows = setting
+        device, phone = make_phone(folder)
+        phone.write("fault", "golden-out_of_memory")
+        phone.fault("mkdir started", lambda text: None)
+        phone.fault("mkdir started", lambda text: phone.write("fault", "none"))
+        with device:
+            device.prepare(rows, folder / "run")
+            assert device.equivalence[rows[0].id].passed
+
     def test_every_golden_input_is_judged_once_for_rows_of_one_file(self, ready):
         device, phone, rows = ready
         first, second = (device.equivalence[row.id] for row in rows)
@@ -178,6 +201,47 @@ class TestFaults:
         records = device.run_visit(request_of(rows[0], timeout=3.0))
         assert "no result within 3 s" in records[-1].reason
         assert not any(isinstance(record, (End, Samples)) for record in records)
+
+    def test_a_runner_that_fails_on_a_full_phone_stops_the_run_and_one_that_does_not_goes_on(self, ready):
+        device, phone, rows = ready
+        for left, full in ((1000, True), (2000, False)):
+            phone.write("bin/df", f"#!/bin/sh\necho Filesystem; echo '/dev/x y  9999 8 {left} 100% /data'\n")
+            (phone.root / "bin/df").chmod(0o755)
+            phone.write("fault", "exit")
+            if full:
+                told = r"while waiting for round 1 of net.*: it failed, and the phone's storage is full: 1000 KiB"
+                with pytest.raises(PhoneNoSpace, match=told):
+                    device.run_visit(request_of(rows[0]))
+            else:
+                assert isinstance(device.run_visit(request_of(rows[0]))[-1], Invalid)
+            assert phone.list(f"{FOLDER}/jobs") == {}
+        phone.write("bin/df", "#!/bin/sh\necho '/dev/x y  9999 8 0 100% /data'\n")
+        phone.write("fault", "none")
+        assert problem(device.run_visit(request_of(rows[0])), rows[0]) is None, (
+            "it is not asked after a success"
+        )
+
+    def test_an_error_says_how_to_go_on(self, ready):
+        device, phone, rows = ready
+        phone.away = True
+        with pytest.raises(PhoneGone):
+            device.run_visit(request_of(rows[0]))
+        assert f"bench --device {phone.name} --resume " in phone.said[-1]
+
+    def test_an_answer_that_is_not_whole_is_asked_for_again(self, ready):
+        device, phone, rows = ready
+        real, cut = phone.shell, []
+
+        def partly(command, **options):
+            result = real(command, **options)
+            if "begin rc" in command and len(cut) < 1:
+                cut.append(command)
+                return dataclasses.replace(result, stdout=result.stdout[: len(result.stdout) // 2])
+            return result
+
+        phone.shell = partly
+        assert problem(device.run_visit(request_of(rows[0])), rows[0]) is None
+        assert len(cut) == 1
 
     def test_the_last_words_are_kept(self, ready):
         device, phone, rows = ready
@@ -241,11 +305,14 @@ class TestFaults:
         phone.write("fault", "slow")
         phone.fault("begin rc", leave)
         started = time.monotonic()
-        with pytest.raises(PhoneGone, match=r"while waiting for a job: .*\[local-1\]; check the cable"):
+        with pytest.raises(
+            PhoneGone, match=r"while waiting for round 1 of net.*: .*\[local-1\]; check the cable"
+        ):
             device.run_visit(msgspec.structs.replace(request_of(rows[0], timeout=0.5)))
         assert time.monotonic() - started < 40
         pid = int(next(phone.local(f"{FOLDER}/jobs").glob("*/pid")).read_text())
         assert gone(pid), "the phone ends it by itself"
+        assert sum("out of reach; round 1 of net" in text for text in phone.said) == 1
         device.close()
 
     def test_ctrl_c_leaves_nothing_running(self, ready):

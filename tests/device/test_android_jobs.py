@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import time
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
@@ -72,7 +74,7 @@ def gone(pid):
 
 
 def test_a_finished_job_has_its_status_and_leaves_nothing_running(phone, monkeypatch):
-    monkeypatch.setattr("finet_deploy.devices.remote_job.WATCHDOG_STEP_SECONDS", 3600)
+    monkeypatch.setattr("finet_deploy.devices.job_script.WATCHDOG_STEP_SECONDS", 3600)
     job = start(phone, "cat input; sleep 0.2; exit 7", deadline=3600.0)
     pid = number(phone, job)
     assert job.wait() == Verdict("finished", 7)
@@ -130,9 +132,8 @@ def test_only_the_runner_killed_is_a_status_of_137(phone):
 
 def test_a_job_that_never_began_is_killed(phone, monkeypatch):
     monkeypatch.setattr("finet_deploy.devices.remote_job.START_SECONDS", 0.5)
-    phone.fault(
-        "mkdir started", lambda text: phone.local(re.search(r"\S+/job-\w+", text)[0] + "/job.sh").unlink()
-    )
+    phone.write("bin/setsid", "#!/bin/sh\nexit 1\n")
+    (phone.root / "bin/setsid").chmod(0o755)
     assert start(phone, "true").wait() == Verdict("killed")
 
 
@@ -210,6 +211,105 @@ def test_leftovers_are_ended_and_removed(phone):
     assert end_leftovers(phone, FOLDER, patience=HASTE) == 0
 
 
+@pytest.mark.parametrize("end", ["stop", "remove", "leftovers"])
+def test_a_job_that_is_ended_before_it_begins_never_runs(phone, end):
+    """Between the answer to its start and its first line there is time: what it takes to start a program."""
+    setsid = shutil.which("setsid")
+    phone.write(
+        "bin/setsid", f'#!/bin/sh\nuntil [ -e {phone.root}/late ]; do sleep 0.05; done; exec {setsid} "$@"\n'
+    )
+    (phone.root / "bin/setsid").chmod(0o755)
+    job = start(phone, f"touch {phone.root}/ran; sleep 60")
+    if end == "stop":
+        job.stop()
+    elif end == "remove":
+        job.remove()
+    else:
+        assert end_leftovers(phone, FOLDER, patience=HASTE) == 0
+    phone.write("late", "")
+    limit = time.monotonic() + 20
+    while processes(job) and time.monotonic() < limit:
+        time.sleep(0.02)
+    assert not processes(job)
+    assert not (phone.root / "ran").exists()
+    job.remove()
+    assert phone.list(f"{FOLDER}/jobs") == {}
+
+
+def test_a_process_in_the_middle_of_an_exec_is_not_missed(phone):
+    job = start(phone, "exec sleep 60")
+    pid = number(phone, job)
+    number(phone, job, "runner")
+    real, blind = phone.shell, []
+
+    def no_command_line_yet(command, **options):
+        if "/cmdline" in command and len(blind) < 2:
+            blind.append(command)
+            command = re.sub(r"/proc/\d+/cmdline", "/dev/null", command)
+        return real(command, **options)
+
+    phone.shell = no_command_line_yet
+    assert end_leftovers(phone, FOLDER, patience=HASTE) == 1
+    assert len(blind) == 2
+    assert gone(pid)
+
+
+def test_a_process_that_takes_its_time_to_die_is_waited_for(phone):
+    job = start(phone, "exec sleep 60")
+    pid = number(phone, job)
+    real, kills = phone.shell, []
+
+    def slow(command, **options):
+        if "kill -9" in command:
+            kills.append(command)
+            Timer(0.5, real, (command,), options).start()
+            command = "true"
+        return real(command, **options)
+
+    phone.shell = slow
+    job.stop()
+    assert len(kills) == 1
+    assert not processes(job)
+    assert gone(pid)
+
+
+@pytest.mark.parametrize("file", ["input", "job.sh"])
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_job_s_files_that_arrive_damaged_are_sent_again_and_never_used(phone, file, times):
+    real, left = phone.push, [times]
+
+    def damaged(local, remote, **options):
+        real(local, remote, **options)
+        if remote.endswith(file) and left[0]:
+            left[0] -= 1
+            path = phone.local(remote)
+            path.write_bytes(path.read_bytes()[:-1] + b"#")
+
+    phone.push = damaged
+    if times == 1:
+        job = start(phone, "cat input")
+        assert job.wait() == Verdict("finished", 0)
+        assert job.log_tail() == "given"
+    else:
+        with pytest.raises(PhoneError, match="while starting a job: its files arrived damaged, twice"):
+            start(phone, "touch ../ran")
+        assert not phone.local(f"{FOLDER}/jobs/ran").exists()
+
+
+def test_a_full_phone_can_still_tell_the_exit_status(phone):
+    """The result's room is taken at the start: no file needs more space at the end."""
+    job = start(phone, "until [ -e go ]; do sleep 0.05; done; exit 3")
+    pid = number(phone, job)
+    rc = phone.local(f"{job.folder}/rc.tmp")
+    while not rc.exists() or not rc.stat().st_size:
+        time.sleep(0.02)
+    inode = rc.stat().st_ino
+    phone.local(f"{job.folder}/go").write_text("")
+    assert job.wait() == Verdict("finished", 3)
+    assert phone.local(f"{job.folder}/rc").stat().st_ino == inode
+    assert gone(pid)
+
+
 def test_a_process_that_only_has_the_number_is_spared(phone):
     job = start(phone, "true")
     job.wait()
@@ -227,7 +327,7 @@ def test_a_process_that_only_has_the_number_is_spared(phone):
 
 
 def test_endless_output_does_not_fill_the_phone(phone, monkeypatch):
-    monkeypatch.setattr("finet_deploy.devices.remote_job.MAX_FILE_BLOCKS", 64)
+    monkeypatch.setattr("finet_deploy.devices.job_script.MAX_FILE_BLOCKS", 64)
     job = start(phone, "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx; done", deadline=20.0)
     verdict = job.wait()
     assert verdict.status not in (0, None)

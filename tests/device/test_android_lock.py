@@ -17,6 +17,8 @@ from tests.device.android_setup import HASTE
 from tests.device.local_connection import ROOT, LocalConnection
 
 FOLDER = "/data/local/tmp/finet-deploy"
+# A folder in which the owner's name has no room.
+MKDIR = '#!/bin/sh\n/bin/mkdir "$@" && case "$*" in */lock) /bin/mkdir "$1/owner" ;; esac\n'
 OWNER = f"{FOLDER}/lock/owner"
 
 
@@ -146,9 +148,19 @@ def test_the_answer_that_was_lost_does_not_lock_us_out(phone):
     lock(phone).acquire(pytest.fail)
 
 
+def test_a_lock_that_cannot_hold_a_name_is_not_left_to_lock_everybody_out(phone):
+    phone.fault("mkdir .*lock", lambda text: phone.write("bin/mkdir", MKDIR))
+    with pytest.raises(PhoneRefused, match="while locking the phone: its lock cannot be made"):
+        (phone.root / "bin/mkdir").touch(mode=0o755)
+        lock(phone).acquire(pytest.fail)
+    assert "lock" not in phone.list(FOLDER)
+    (phone.root / "bin/mkdir").unlink()
+    lock(phone).acquire(pytest.fail)
+
+
 def test_a_folder_that_cannot_be_made_is_the_phones_refusal(phone):
     phone.local("/data/local/tmp/finet-deploy").write_text("a file")
-    with pytest.raises(PhoneRefused, match="lock cannot be made"):
+    with pytest.raises(PhoneRefused, match="while locking the phone: its lock cannot be made"):
         lock(phone).acquire(pytest.fail)
 
 

@@ -171,6 +171,45 @@ def test_a_reboot_kills_closes_and_comes_back_with_its_data() -> None:
         wait_for(lambda: command(own.port, b"getprop sys.boot_completed")[1] == b"1\n")
 
 
+def test_an_unplugged_phone_is_away_and_what_was_detached_runs_on(phone: Phone) -> None:
+    with Wire(phone.port) as wire:
+        local = wire.open(b"shell,v2,raw:setsid sleep 65.1 >/dev/null 2>&1 </dev/null & sleep 66.1")
+        wire.collect(local, until=0)
+        wait_for(lambda: {"setsid sleep 65.1", "sleep 66.1"} <= set(phone.processes()))
+        phone.strike("unplug")
+        assert gone(lambda: wire.exactly(1))
+    assert gone(lambda: Wire(phone.port))
+    wait_for(lambda: phone.processes() == ["setsid sleep 65.1"])
+    phone.clear_faults()
+    phone.strike("kill", target="sleep 65.1")
+    phone.strike("unplug", value=0.2)
+    wait_for(lambda: not gone(lambda: Wire(phone.port)))
+
+
+def test_a_revoked_key_is_refused_until_it_is_cleared(phone: Phone) -> None:
+    with Wire(phone.port) as wire:
+        phone.strike("revoke")
+        assert gone(lambda: wire.exactly(1))
+    with Wire(phone.port) as wire:
+        assert wire.banner.name == "AUTH"
+    phone.clear_faults()
+    with Wire(phone.port) as wire:
+        assert wire.banner.name == "CNXN"
+
+
+@pytest.mark.parametrize("kind", ["garbage", "endless"])
+def test_a_pull_that_never_ends(kind: str, phone: Phone) -> None:
+    phone.path("/data/local/tmp/pulled").write_bytes(b"x")
+    phone.set_fault(kind, when="^recv:.*pulled")
+    with Wire(phone.port) as wire:
+        local = wire.open(b"sync:")
+        reply = wire.collect(local, writes=[sync(b"RECV", TMP + b"pulled")], until=1_000_000)
+        assert (reply.data[:4] == b"DATA") == (kind == "endless")
+    with Wire(phone.port) as wire:
+        pulled = wire.run(b"sync:", sync(b"RECV", TMP + b"pulled"), sync(b"QUIT", b""))
+        assert pulled.data[8:9] == b"x"
+
+
 def test_an_impatient_host_breaks_the_test() -> None:
     with pytest.raises(AssertionError, match="WRTE before the OKAY"), Phone() as own, Wire(own.port) as wire:
         local = wire.open(b"shell,v2,raw:cat >/dev/null; sleep 1")

@@ -72,9 +72,13 @@ def open_connection(
         raise UsageError(
             f"no phone can have the name {visible(spec)!r}", do="`finet-deploy devices` lists them"
         )
-    if parse_direct(spec) is not None:
-        return DirectConnection(spec, timeout=timeout, authorize=authorize, idle=idle, notice=notice)
-    return AdbServer(notice=notice, idle=idle).open(spec, timeout=timeout)
+    from finet_deploy.devices.patience import phase  # it imports this package
+
+    direct = parse_direct(spec) is not None
+    with phase("connecting"):
+        if direct:
+            return DirectConnection(spec, timeout=timeout, authorize=authorize, idle=idle, notice=notice)
+        return AdbServer(notice=notice, idle=idle).open(spec, timeout=timeout)
 
 
 def find_phones(*, notice: Callable[[str], None] | None = None) -> list[FoundPhone]:

@@ -8,23 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any
 
 from tests.device.phone.control import kill_matching, processes, serve_control
 from tests.device.phone.faults import LINK, Fault, FaultBook
 from tests.device.phone.link import Cut, FaultyPipe
-from tests.device.phone.namespaces import drop_privileges, enter_root, loopback_up
 from tests.device.phone.options import Options
 from tests.device.phone.personality import Personality
 from tests.device.phone.stage import run_stage
-from tests.device.profiles import load_profile
 
-__all__ = ["Relay", "run_relay"]
+__all__ = ["Relay", "serve"]
 
 ADBD, ADBD_PORT = "/usr/sbin/adbd", 15555
 BLOCK = 256 << 10
@@ -176,12 +172,15 @@ class Relay:
                 "armed": self.faults.armed,
                 "processes": self.user_processes(),
             }
+        elif order == "processes":
+            return self.user_processes()
         else:
             raise ValueError(f"no order {order!r}")
         return None
 
 
 async def serve(options: Options, personality: Personality, listener: socket.socket) -> None:
+    """adbd and its relay, until the test is gone."""
     relay = Relay(options, personality, listener)
     await relay.start_adbd()
     await asyncio.start_server(relay.accept, sock=listener, limit=BLOCK)
@@ -189,21 +188,5 @@ async def serve(options: Options, personality: Personality, listener: socket.soc
     await serve_control(options.control_fd, relay.port, relay.obey)
 
 
-def run_relay(options: Options, root: Path) -> None:
-    """Work of the stage."""
-    import encodings.idna  # noqa: F401 - loaded on first use otherwise, from files that are gone then
-
-    profile = load_profile(options.profile)
-    options.environment = options.child_environment(profile.qemu_cpu)
-    personality = Personality(Path(options.folder), profile)
-    listener = socket.socket(fileno=options.listen_fd)
-    listener.setblocking(False)
-    loopback_up()
-    enter_root(root)
-    drop_privileges()
-    os.umask(0)
-    asyncio.run(serve(options, personality, listener))
-
-
 if __name__ == "__main__":
-    run_stage(run_relay)
+    run_stage(serve, private_network=True)

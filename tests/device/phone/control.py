@@ -14,6 +14,9 @@ from typing import Any
 __all__ = ["Control", "kill_matching", "processes", "serve_control"]
 
 
+MAX_ANSWER = 64 << 20  # the log of a long test
+
+
 class Control:
     """The test's end. Every call has `timeout` seconds."""
 
@@ -22,7 +25,7 @@ class Control:
         self.end, self.file = end, end.makefile("rwb")
 
     def receive(self) -> Any:
-        line = self.file.readline(1 << 20)
+        line = self.file.readline(MAX_ANSWER)
         if not line:
             raise EOFError
         return json.loads(line)

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import socket
 import sys
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any
 
 from tests.device.phone.auth import parse_public_key
 from tests.device.phone.control import kill_matching, processes, serve_control
 from tests.device.phone.faults import LINK, Fault, FaultBook
-from tests.device.phone.namespaces import drop_privileges, enter_root
 from tests.device.phone.options import Options
 from tests.device.phone.personality import Personality
 from tests.device.phone.session import Session
-from tests.device.profiles import load_profile
 
-__all__ = ["Daemon", "listen", "run_daemon"]
+__all__ = ["Daemon", "listen", "serve"]
 
 TICK_S = 0.1
 BANNER = ("ro.product.name", "ro.product.model", "ro.product.device")
@@ -54,11 +50,15 @@ class Daemon:
         self.sessions: set[Session] = set()
         self.tasks: set[asyncio.Task[None]] = set()
         self.server: asyncio.Server | None = None
+        self.revoked = False
+        self.absence: asyncio.Task[None] | None = None
+        self.recalled = asyncio.Event()
 
-    def start(self, job: Awaitable[None]) -> None:
+    def start(self, job: Awaitable[None]) -> asyncio.Task[None]:
         task = asyncio.ensure_future(job)
         self.tasks.add(task)
         task.add_done_callback(self.finished)
+        return task
 
     def finished(self, task: asyncio.Task[None]) -> None:
         """A background job that fails is a fault of the simulator: the test must see it."""
@@ -83,19 +83,49 @@ class Daemon:
         elif fault.kind == "overheat":
             self.personality.overheat(fault.value or 85.0)
         elif fault.kind == "reboot":
-            self.start(self.reboot(1.0 if fault.value is None else fault.value))
+            self.absence = self.start(self.reboot(1.0 if fault.value is None else fault.value))
+        elif fault.kind == "unplug":
+            self.absence = self.start(self.unplug(fault.value))
+        elif fault.kind == "revoke":
+            self.revoked = True
+            self.end_sessions()
+
+    def end_sessions(self) -> None:
+        for session in list(self.sessions):
+            session.end()
+
+    async def unplug(self, away_s: float | None) -> None:
+        """Out of reach for a time; what does not hang on a connection runs on."""
+        self.recalled.clear()
+        await self.close_port()
+        self.end_sessions()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.recalled.wait(), away_s)
+        await self.open_port()
 
     async def reboot(self, down_s: float) -> None:
         """Every process dies, the port is closed for a time; /data stays."""
+        self.recalled.clear()
         await self.close_port()
-        for session in list(self.sessions):
-            session.end()
+        self.end_sessions()
         kill_matching("")
         self.personality.reboot()
-        await asyncio.sleep(down_s)
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self.recalled.wait(), down_s)
         await self.open_port()
         await asyncio.sleep(self.options.boot_s)
         self.personality.set_property("sys.boot_completed", "1")
+
+    async def clear(self) -> None:
+        """No fault waits or works any more; a phone that is away is back when this returns."""
+        self.faults.clear()
+        self.revoked = False
+        for session in list(self.sessions):
+            session.pipe.release()
+        if self.absence is not None:
+            self.recalled.set()
+            await self.absence
+            self.absence = None
 
     async def open_port(self) -> None:
         if self.listener.fileno() < 0:
@@ -136,10 +166,9 @@ class Daemon:
                     session.pipe.arm(fault)
             else:
                 self.do(fault)
+                await asyncio.sleep(0)  # it has begun when the test goes on: the port is closed
         elif order == "clear":
-            self.faults.clear()
-            for session in list(self.sessions):
-                session.pipe.release()
+            await self.clear()
         elif order == "state":
             return {
                 "violations": self.violations,
@@ -150,6 +179,8 @@ class Daemon:
                 "armed": self.faults.armed,
                 "processes": list(processes().values()),
             }
+        elif order == "processes":
+            return list(processes().values())
         elif order == "close_port":
             await self.close_port()
         elif order == "open_port":
@@ -160,23 +191,8 @@ class Daemon:
 
 
 async def serve(options: Options, personality: Personality, listener: socket.socket) -> None:
+    """The daemon, until the test is gone."""
     daemon = Daemon(options, personality, listener)
     await daemon.open_port()
     daemon.start(daemon.clock())
     await serve_control(options.control_fd, daemon.port, daemon.obey)
-
-
-def run_daemon(options: Options, root: Path) -> None:
-    """Work of the stage: everything that needs this machine's files comes before the new root."""
-    import encodings.idna  # noqa: F401 - loaded on first use otherwise, from files that are gone then
-
-    profile = load_profile(options.profile)
-    options.environment = options.child_environment(profile.qemu_cpu)
-    personality = Personality(Path(options.folder), profile)
-    listener = socket.socket(fileno=options.listen_fd)
-    listener.setblocking(False)
-    enter_root(root)
-    drop_privileges()
-    os.umask(0)
-    with contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(serve(options, personality, listener))

@@ -18,12 +18,14 @@ KINDS = {
     "kill": "SIGKILL for the processes whose command line matches `target`, as the low-memory killer does",
     "reboot": "every process dies, the port is closed for `value` seconds (default 1), new boot id, /data kept",
     "overheat": "thermal status severe, `value` °C (default 85), clocks capped",
+    "unplug": "the connection drops and the port is closed for `value` seconds (without: until faults are cleared)",
+    "revoke": "the connection drops and no key is known or accepted any more, until faults are cleared",
     # of a service: the one that `when` matches
     "refuse": "the service is refused",
     "delay": "the service answers `value` seconds late",
-    "garbage": "the service answers with random bytes for ever",
+    "garbage": "the service answers with random bytes for ever; a pull too",
     "noise": "the service's standard output is random bytes, its exit status true",
-    "endless": "the standard output never ends",
+    "endless": "the standard output never ends; nor does a pulled file",
     "silent": "the standard output is dropped",
     "lie": "every SHA-256 in the standard output is another one",
     "no_space": "a push fails with `No space left on device` after `after_bytes` of its file",
@@ -33,7 +35,7 @@ KINDS = {
     "hang_up": "the phone closes on CNXN",
     "babble": "the phone answers CNXN with random bytes",
 }
-FIRING = {"cut", "stall", "kill", "reboot", "overheat"}
+FIRING = {"cut", "stall", "kill", "reboot", "overheat", "unplug", "revoke"}
 LINK = {"cut", "stall", "rate", "bad_checksum"}
 
 

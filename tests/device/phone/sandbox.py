@@ -144,7 +144,7 @@ class Sandbox:
 
     def processes(self) -> list[str]:
         """Command lines of what runs on the phone, its daemon left out."""
-        return self.state()["processes"]
+        return self.control.ask("processes")
 
     def reboot(self, down_s: float = 1.0) -> None:
         self.strike("reboot", value=down_s)

@@ -144,7 +144,7 @@ class Session:
             raise Cut
         for stream in list(self.streams.values()):
             stream.host_closed()
-        if self.phone.options.auth == "none":
+        if self.phone.options.auth == "none" and not self.phone.revoked:
             await self.accept()
         else:
             await self.send_token()
@@ -162,7 +162,8 @@ class Session:
             return
         if packet.arg0 == AUTH_SIGNATURE:
             token, self.token = self.token, b""
-            if any(verify(key, token, packet.data) for key in self.phone.keys):
+            known = [] if self.phone.revoked else self.phone.keys
+            if any(verify(key, token, packet.data) for key in known):
                 await self.accept()
             else:
                 await self.send_token()
@@ -178,7 +179,7 @@ class Session:
             self.phone.violation(f"bad public key: {error}")
             raise Cut from error
         self.phone.offered_keys.append(text.rstrip(b"\0").decode("utf-8", "replace"))
-        if self.phone.options.auth == "reject":
+        if self.phone.options.auth == "reject" or self.phone.revoked:
             raise Cut
         if self.phone.options.auth == "prompt":
             await asyncio.sleep(self.phone.options.prompt_s)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import socket
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.device.phone.namespaces import mount_phone
+from tests.device.phone.namespaces import drop_privileges, enter_root, loopback_up, mount_phone
 from tests.device.phone.options import OPTIONS_VARIABLE, Options
+from tests.device.phone.personality import Personality
+from tests.device.profiles import load_profile
 
-__all__ = ["main", "run_stage"]
+__all__ = ["Serve", "main", "run_stage"]
+
+# A daemon's work, until the test is gone: what it is to be, what it says about itself, the socket that it answers on.
+Serve = Callable[[Options, Personality, socket.socket], Awaitable[None]]
 
 
-def run_stage(work: Callable[[Options, Path], None]) -> None:
-    """Mount, then `work(options, root)` in a child; options come as JSON in the environment."""
+def run_stage(serve: Serve, *, private_network: bool = False) -> None:
+    """Mount, then the daemon's work in a child; options come as JSON in the environment."""
     options = Options.decode(os.environ[OPTIONS_VARIABLE])
     if os.stat("/proc/self/ns/pid").st_ino == options.machine_pids:
         sys.exit("not in a pid namespace of its own")
@@ -24,7 +32,7 @@ def run_stage(work: Callable[[Options, Path], None]) -> None:
     if worker == 0:
         status = 1
         try:
-            work(options, root)
+            act(options, root, serve, private_network)
             status = 0
         except BaseException:  # noqa: BLE001 - the log is all that is left of it
             traceback.print_exc()
@@ -38,10 +46,28 @@ def run_stage(work: Callable[[Options, Path], None]) -> None:
             os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def main() -> None:
-    from tests.device.phone.daemon import run_daemon
+def act(options: Options, root: Path, serve: Serve, private_network: bool) -> None:
+    """Enter the phone's root as a plain user; what needs this machine's files comes before that."""
+    import encodings.idna  # noqa: F401 - loaded on first use otherwise, from files that are gone then
 
-    run_stage(run_daemon)
+    profile = load_profile(options.profile)
+    options.environment = options.child_environment(profile.qemu_cpu)
+    personality = Personality(Path(options.folder), profile)
+    listener = socket.socket(fileno=options.listen_fd)
+    listener.setblocking(False)
+    if private_network:
+        loopback_up()
+    enter_root(root)
+    drop_privileges()
+    os.umask(0)
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(serve(options, personality, listener))  # type: ignore[arg-type]
+
+
+def main() -> None:
+    from tests.device.phone.daemon import serve
+
+    run_stage(serve)
 
 
 if __name__ == "__main__":

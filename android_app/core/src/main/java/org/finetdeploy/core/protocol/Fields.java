@@ -55,6 +55,18 @@ final class Fields {
         return found;
     }
 
+    long[] integers(String name) {
+        List<?> list = (List<?>) object.get(name);
+        long[] found = new long[list.size()];
+        for (int i = 0; i < found.length; i++) {
+            if (!(list.get(i) instanceof Long)) {
+                throw new Problem("field '" + name + "' is out of range");
+            }
+            found[i] = (Long) list.get(i);
+        }
+        return found;
+    }
+
     List<String> names() {
         return new ArrayList<>(object.keySet());
     }

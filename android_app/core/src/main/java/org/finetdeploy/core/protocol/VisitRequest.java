@@ -33,6 +33,8 @@ public final class VisitRequest {
     public final List<String> checkedInputs;
     /** Threads that the runtime must use. */
     public final int threads;
+    /** N, C, H, W of the network's input. */
+    public final long[] inputShape;
     /** Rule of the warm-up. */
     public final Rule warmup;
     /** Rule of the timed runs. */
@@ -48,6 +50,7 @@ public final class VisitRequest {
         sha256 = row.inner("artifact").text("sha256");
         timedInput = row.inner("golden").text("timed_input");
         checkedInputs = Collections.unmodifiableList(row.inner("golden").inner("output_limits").names());
+        inputShape = row.integers("input_shape");
         threads = (int) row.integer("threads", 1, MAX_THREADS);
         warmup = rule(settings, "warmup");
         timed = rule(settings, "timed");

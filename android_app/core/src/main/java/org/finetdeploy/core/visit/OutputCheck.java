@@ -24,17 +24,21 @@ import org.finetdeploy.core.json.JsonWriter;
 final class OutputCheck {
     private final Session session;
     private final GoldenFile golden;
+    private final long[] jobShape;
     private final Map<String, Output> outputs = new TreeMap<>();
 
-    OutputCheck(Session session, GoldenFile golden) {
+    /** @param jobShape the network's input shape as the job has it, for files that do not tell theirs */
+    OutputCheck(Session session, GoldenFile golden, long[] jobShape) {
         this.session = session;
         this.golden = golden;
+        this.jobShape = jobShape;
     }
 
     /** Binds an input after a check that runtimes do not make: one that is too small is read beyond its end. */
-    static void bind(Session session, Input input) {
-        long[] shape = session.inputShape();
-        if (shape != null && !Arrays.equals(shape, input.shape)) {
+    void bind(Input input) {
+        long[] told = session.inputShape();
+        long[] shape = told == null ? jobShape : told;
+        if (!Arrays.equals(shape, input.shape)) {
             throw new Problem("input has shape " + Shape.text(input.shape) + ", this file takes "
                     + Shape.text(shape) + "; export the bundle again");
         }
@@ -80,7 +84,7 @@ final class OutputCheck {
     private Output run(String name) {
         Output known = outputs.get(name);
         if (known == null) {
-            bind(session, golden.input(name));
+            bind(golden.input(name));
             session.call();
             known = session.output();
             outputs.put(name, known);

@@ -86,7 +86,8 @@ public final class Visit {
             Session session = load();
             System.gc(); // what reading left behind is not to be collected in the middle of somebody's latency
             phase = "first";
-            OutputCheck.bind(session, timed);
+            OutputCheck check = new OutputCheck(session, golden, request.inputShape);
+            check.bind(timed);
             first(session);
             phase = "warmup";
             Samples warmup = TimingLoop.run(request.warmup, session, clock).samples;
@@ -95,7 +96,11 @@ public final class Visit {
             TimingLoop timing = TimingLoop.run(request.timed, session, clock);
             samples(timing.samples);
             phase = "check";
-            end(timing, check(session, golden, outputs));
+            Map<String, Object> errors = check.errors(request.checkedInputs);
+            if (outputs != null) {
+                check.write(outputs);
+            }
+            end(timing, errors);
         }
     }
 
@@ -125,15 +130,6 @@ public final class Visit {
         for (int from = 0; from < samples.count(); from += BATCH) {
             write("samples", "latencies_ns", samples.range(from, from + BATCH));
         }
-    }
-
-    private Map<String, Object> check(Session session, GoldenFile golden, Path outputs) {
-        OutputCheck check = new OutputCheck(session, golden);
-        Map<String, Object> errors = check.errors(request.checkedInputs);
-        if (outputs != null) {
-            check.write(outputs);
-        }
-        return errors;
     }
 
     private void end(TimingLoop timing, Map<String, Object> errors) {

@@ -152,7 +152,9 @@ class _Build:
             )
         self._write_manifest(folder, apk, sha256_bytes(unsigned.read_bytes()), report.notes)
 
-    def _java(self, parts: list[Archive], platform: Path, generated: Path, files: Mapping[str, Path]) -> dict[str, bytes]:
+    def _java(
+        self, parts: list[Archive], platform: Path, generated: Path, files: Mapping[str, Path]
+    ) -> dict[str, bytes]:
         self.progress("compile the app")
         jars = []
         for part in parts:
@@ -161,7 +163,11 @@ class _Build:
                 jar = self.scratch / f"{part.library.name}.jar"
                 jar.write_bytes(library_jar(data))
                 jars.append(jar)
-        code = [path for name in MODULES for path in (self.sources / name / "src" / "main" / "java").rglob("*.java")]
+        code = [
+            path
+            for name in MODULES
+            for path in (self.sources / name / "src" / "main" / "java").rglob("*.java")
+        ]
         compiled = self.scratch / "classes"
         compile_java([*code, *generated.rglob("*.java")], [*jars, platform], compiled)
         for name in MODULES:
@@ -204,10 +210,14 @@ class _Build:
             signed_with=self.key.kind,
             abis=self.abis,
             key=self.source_key,
-            runtimes={item.runtime: item.version for item in libraries("app") if item.runtime and item.native},
+            runtimes={
+                item.runtime: item.version for item in libraries("app") if item.runtime and item.native
+            },
             notes=tuple(notes),
         )
-        atomic_write_bytes(folder / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n")
+        atomic_write_bytes(
+            folder / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+        )
 
 
 def _version() -> tuple[int, str]:

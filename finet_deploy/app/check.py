@@ -144,7 +144,9 @@ def _alignment(data: bytes) -> list[str]:
         alignment = PAGE if name.endswith(".so") else WORD
         if offset % alignment:
             problems.append(f"{name} does not start on a multiple of {alignment} bytes")
-    problems += [f"{name} is compressed" for name in zip_entries(data) if name.endswith(".so") and name not in offsets]
+    problems += [
+        f"{name} is compressed" for name in zip_entries(data) if name.endswith(".so") and name not in offsets
+    ]
     if "resources.arsc" not in offsets:
         problems.append("resources.arsc is compressed")
     return problems
@@ -157,7 +159,9 @@ def _declared(parsed: Mapping[str, ClassFile], archives: Sequence[Archive]) -> l
         declared = archive.declared()
         if declared is None:
             continue
-        theirs = [parse_class(data) for name, data in zip_entries(declared).items() if name.endswith(".class")]
+        theirs = [
+            parse_class(data) for name, data in zip_entries(declared).items() if name.endswith(".class")
+        ]
         kept = {item.name: item for item in theirs if not item.name.startswith(archive.library.left_out)}
         ours = {name: parsed[name] for name in kept if name in parsed}
         problems += [f"{archive.library.name}: {text}" for text in api_differences(ours, kept)]

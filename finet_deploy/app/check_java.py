@@ -8,7 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from finet_deploy.app.classfile import ClassFile
 from finet_deploy.app.elf import NativeLibrary
 
-__all__ = ["access_problems", "api_differences", "dynamic_problems", "jni_problems", "named_classes", "symbol_problems"]
+__all__ = [
+    "access_problems",
+    "api_differences",
+    "dynamic_problems",
+    "jni_problems",
+    "named_classes",
+    "symbol_problems",
+]
 
 # Whole names of classes as JNI takes them, alone or inside a method's signature.
 _CLASS = re.compile(r"(?:^|L)((?:[a-z][a-z0-9_]*/)+[A-Za-z_$][\w$]*)(?:;|$)")
@@ -16,7 +23,16 @@ _SIGNATURE = re.compile(r"^\([^()\s]*\)\S+$")
 # The runtime's own, and Android's: not in the APK.
 PLATFORM = ("java/", "javax/", "android/", "dalvik/", "sun/", "libcore/")
 # Libraries of Android that an app may link with (the NDK's list), as far as they are named.
-SYSTEM = {"libc.so", "libm.so", "libdl.so", "liblog.so", "libandroid.so", "libz.so", "libEGL.so", "libGLESv2.so"}
+SYSTEM = {
+    "libc.so",
+    "libm.so",
+    "libdl.so",
+    "liblog.so",
+    "libandroid.so",
+    "libz.so",
+    "libEGL.so",
+    "libGLESv2.so",
+}
 
 
 def named_classes(library: NativeLibrary, packages: Sequence[str]) -> set[str]:
@@ -38,7 +54,9 @@ def jni_problems(
     for owner in classes.values():
         for method in owner.methods:
             if method.native and not _provided(owner, method.name, method.descriptor, libraries, exported):
-                problems.append(f"no library has the native method {owner.name}.{method.name}{method.descriptor}")
+                problems.append(
+                    f"no library has the native method {owner.name}.{method.name}{method.descriptor}"
+                )
     for library in libraries:
         for name in sorted(named_classes(library, packages) - set(classes)):
             problems.append(f"{library.name} looks for the class {name}, which the APK lacks")
@@ -69,7 +87,9 @@ def _mangled(owner: str, method: str) -> str:
 
     def part(text: str) -> str:
         return "".join(
-            char if char.isascii() and char.isalnum() else {"_": "_1", "/": "_"}.get(char, f"_0{ord(char):04x}")
+            char
+            if char.isascii() and char.isalnum()
+            else {"_": "_1", "/": "_"}.get(char, f"_0{ord(char):04x}")
             for char in text
         )
 
@@ -106,7 +126,9 @@ def symbol_problems(libraries: Sequence[NativeLibrary]) -> list[str]:
         problems += [f"{library.name} needs {name}" for name in absent]
         reachable = {symbol for name in library.needs if name in packed for symbol in packed[name].provides}
         # C++ names can only come from packed libraries: Android's own are C.
-        lost = sorted(s for s in library.needs_symbols if s.startswith("_Z") and s not in reachable | library.provides)
+        lost = sorted(
+            s for s in library.needs_symbols if s.startswith("_Z") and s not in reachable | library.provides
+        )
         problems += [f"{library.name} needs the symbol {symbol}" for symbol in lost[:3]]
     return problems
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from finet_deploy.errors import FinetDeployError
@@ -13,7 +13,24 @@ __all__ = ["ClassFile", "Member", "open_nests", "parse_class"]
 PRIVATE, STATIC, FINAL, NATIVE = 0x0002, 0x0008, 0x0010, 0x0100
 JAVA_8 = 52
 # Constant pool tag -> bytes after it; Utf8 (1) has a length of its own; long and double take two places.
-_SIZES = {3: 4, 4: 4, 5: 8, 6: 8, 7: 2, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4, 19: 2, 20: 2}
+_SIZES = {
+    3: 4,
+    4: 4,
+    5: 8,
+    6: 8,
+    7: 2,
+    8: 2,
+    9: 4,
+    10: 4,
+    11: 4,
+    12: 4,
+    15: 3,
+    16: 2,
+    17: 4,
+    18: 4,
+    19: 2,
+    20: 2,
+}
 _UTF8, _CLASS, _FIELD, _METHOD, _INTERFACE_METHOD, _NAME_AND_TYPE = 1, 7, 9, 10, 11, 12
 _WIDE = (5, 6)
 _DYNAMIC = 18
@@ -129,7 +146,7 @@ def _pool(reader: _Reader) -> dict[int, tuple]:
     return pool
 
 
-def _members(reader: _Reader, text) -> list[Member]:  # type: ignore[no-untyped-def]
+def _members(reader: _Reader, text: Callable[[int], str]) -> list[Member]:
     found = []
     for _ in range(reader.u(2)):
         at = reader.at
@@ -170,7 +187,7 @@ def open_nests(classes: Mapping[str, bytes]) -> dict[str, bytes]:
                 continue
             plain = not member.flags & STATIC and not member.name.startswith("<")
             if plain:
-                _check_not_overridden(item, member, parsed.values())
+                _check_not_overridden(item, member, list(parsed.values()))
                 _write_flags(data, member, member.flags & ~PRIVATE | FINAL)
             elif (item.name, member.name, member.descriptor) in outside:
                 _write_flags(data, member, member.flags & ~PRIVATE)
@@ -182,7 +199,7 @@ def _write_flags(data: bytearray, member: Member, flags: int) -> None:
     struct.pack_into(">H", data, member.flags_at, flags)
 
 
-def _check_not_overridden(owner: ClassFile, method: Member, classes) -> None:  # type: ignore[no-untyped-def]
+def _check_not_overridden(owner: ClassFile, method: Member, classes: Iterable[ClassFile]) -> None:
     children = {owner.name}
     grown = True
     while grown:

@@ -15,8 +15,11 @@ _TEXT = re.compile(rb"[\x20-\x7e]{3,2000}(?=\0)")
 
 @dataclass(frozen=True)
 class NativeLibrary:
-    """alignment: the smallest of its load segments, bytes. provides, needs_symbols: dynamic symbols. texts: its
-    printable constants (`constants` holds them all), among them the names by which it looks for Java classes and registers methods."""
+    """alignment: the smallest of its load segments, bytes. provides, needs_symbols: dynamic symbols.
+
+    texts: its printable constants (`constants` holds them all), among them the names by which it looks for Java
+    classes and registers methods.
+    """
 
     name: str
     machine: str
@@ -40,12 +43,14 @@ def read_native(name: str, data: bytes) -> NativeLibrary:
         from elftools.elf.elffile import ELFFile
         from elftools.elf.sections import SymbolTableSection
     except ImportError as error:
-        raise FinetDeployError("pyelftools is not installed", do="pip install 'finet-deploy[runner]'") from error
+        raise FinetDeployError(
+            "pyelftools is not installed", do="pip install 'finet-deploy[runner]'"
+        ) from error
     try:
         file = ELFFile(io.BytesIO(data))
         loads = [segment["p_align"] for segment in file.iter_segments("PT_LOAD")]
         dynamic = [section for section in file.iter_sections() if isinstance(section, DynamicSection)]
-        needs = tuple(tag.needed for section in dynamic for tag in section.iter_tags("DT_NEEDED"))
+        needs = tuple(str(tag.needed) for section in dynamic for tag in section.iter_tags("DT_NEEDED"))  # type: ignore[attr-defined]
         provided, needed = set(), set()
         table = file.get_section_by_name(".dynsym")
         for symbol in table.iter_symbols() if isinstance(table, SymbolTableSection) else ():

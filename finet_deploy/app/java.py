@@ -23,7 +23,14 @@ HEAP = "-Xmx2g"
 def compile_java(sources: Sequence[Path], classpath: Sequence[Path], out: Path) -> None:
     """Class files of `sources` below `out`. Java 8: what the dexer takes, and nothing that Android 8 lacks."""
     out.mkdir(parents=True, exist_ok=True)
-    command: list[str | Path] = [require("javac"), "--release", JAVA_RELEASE, "-encoding", "UTF-8", "-g:source,lines"]
+    command: list[str | Path] = [
+        require("javac"),
+        "--release",
+        JAVA_RELEASE,
+        "-encoding",
+        "UTF-8",
+        "-g:source,lines",
+    ]
     command += ["-Xlint:all,-options,-processing,-classfile", "-proc:none", "-implicit:none"]
     command += ["-cp", os.pathsep.join(map(str, classpath)), "-d", out, *sorted(sources)]
     run(command, "compile the app", do="see the compiler's words")
@@ -71,7 +78,14 @@ def shrink(
     ]
     config = out.with_suffix(".pro")
     config.write_text("\n".join(options) + "\n")
-    command = [require("java"), HEAP, "-cp", os.pathsep.join(map(str, tool)), "proguard.ProGuard", f"@{config}"]
+    command = [
+        require("java"),
+        HEAP,
+        "-cp",
+        os.pathsep.join(map(str, tool)),
+        "proguard.ProGuard",
+        f"@{config}",
+    ]
     run(command, "shrink the app", do="see android_app/app/proguard.pro")
     return zip_entries(out.read_bytes())
 
@@ -81,7 +95,9 @@ def _java_modules() -> list[Path]:
     folder = Path(require("javac")).resolve().parents[1] / "jmods"
     found = [folder / f"java.{name}.jmod" for name in ("base", "logging")]
     if not all(file.is_file() for file in found):
-        raise FinetDeployError("this JDK has no jmods", where=str(folder), do="apt-get install openjdk-17-jdk-headless")
+        raise FinetDeployError(
+            "this JDK has no jmods", where=str(folder), do="apt-get install openjdk-17-jdk-headless"
+        )
     return found
 
 

@@ -36,7 +36,7 @@ def pack(entries: Mapping[str, Entry]) -> bytes:
         for name, entry in sorted(entries.items()):
             info = zipfile.ZipInfo(name, DATE)
             info.create_system = 0
-            info.external_attr = 0
+            info.external_attr = 0o644 << 16
             info.compress_type = zipfile.ZIP_STORED if entry.stored else zipfile.ZIP_DEFLATED
             if entry.stored:
                 alignment = entry.alignment(name)

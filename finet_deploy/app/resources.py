@@ -27,7 +27,8 @@ def aapt2_program(archive: Archive, scratch: Path) -> Path:
     build_tools = android_build_tools()
     if build_tools is None or not (build_tools / "aapt2").is_file():
         raise FinetDeployError(
-            f"no aapt2 for {platform.system()} on {platform.machine()}", do="set ANDROID_HOME to an Android SDK"
+            f"no aapt2 for {platform.system()} on {platform.machine()}",
+            do="set ANDROID_HOME to an Android SDK",
         )
     return build_tools / "aapt2"
 

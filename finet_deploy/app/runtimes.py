@@ -88,7 +88,9 @@ def read_runtimes(files: Mapping[str, Path]) -> tuple[Loads, ...]:
     marks = sorted({match.decode() for match in _IDENTIFIERS.findall(executorch.constants)})
     kernels = sorted(text for text in executorch.texts if _KERNEL.match(text))
     if set(found) != {"min", "max"} or len(schemas) < 1000 or len(kernels) < 100 or len(marks) < 4:
-        raise FinetDeployError("the libraries do not tell what they load", do="check finet_deploy/app/runtimes.py")
+        raise FinetDeployError(
+            "the libraries do not tell what they load", do="check finet_deploy/app/runtimes.py"
+        )
     return (
         Loads(
             library=torch.library.name,
@@ -126,7 +128,8 @@ def _schemas(library: NativeLibrary) -> dict[str, int | None]:
         match = _SCHEMA.match(text)
         if match is not None:
             arguments = [part.strip() for part in _split(match.group(2)) if part.strip() not in ("", "*")]
-            found[f"aten::{match.group(1)}"] = len(arguments)
+            name = f"aten::{match.group(1)}"  # some are there in more than one form
+            found[name] = max(len(arguments), found.get(name) or 0)
     return found
 
 

@@ -42,7 +42,9 @@ def release_key() -> Key | None:
         return None
     absent = [name for name, value in given.items() if not value]
     if absent:
-        raise UsageError(f"{', '.join(absent)} not set", do=f"set {KEYSTORE}, {PASSWORD} and {ALIAS}, or none")
+        raise UsageError(
+            f"{', '.join(absent)} not set", do=f"set {KEYSTORE}, {PASSWORD} and {ALIAS}, or none"
+        )
     keystore = Path(given[KEYSTORE])
     if not keystore.is_file():
         raise UsageError("no such keystore", where=str(keystore), do=f"check {KEYSTORE}")
@@ -87,9 +89,30 @@ def _make(keystore: Path, password_file: Path) -> None:
 
 def sign(unsigned: Path, out: Path, key: Key) -> None:
     """Sign with the schemes of Android 8 and newer (v2, v3). FinetDeployError with apksigner's words."""
-    command: list[str | Path] = [require("apksigner"), "sign", "--ks", key.keystore, "--ks-key-alias", key.alias]
-    command += ["--ks-pass", "env:FINET_STORE", "--key-pass", "env:FINET_KEY", "--min-sdk-version", str(MIN_SDK)]
-    command += ["--v1-signing-enabled", "false", "--v2-signing-enabled", "true", "--v3-signing-enabled", "true"]
+    command: list[str | Path] = [
+        require("apksigner"),
+        "sign",
+        "--ks",
+        key.keystore,
+        "--ks-key-alias",
+        key.alias,
+    ]
+    command += [
+        "--ks-pass",
+        "env:FINET_STORE",
+        "--key-pass",
+        "env:FINET_KEY",
+        "--min-sdk-version",
+        str(MIN_SDK),
+    ]
+    command += [
+        "--v1-signing-enabled",
+        "false",
+        "--v2-signing-enabled",
+        "true",
+        "--v3-signing-enabled",
+        "true",
+    ]
     command += ["--v4-signing-enabled", "false", "--out", out, unsigned]
     run(command, "sign the APK", do="check the keystore and its passwords", env=key.passwords)
     if not out.is_file():

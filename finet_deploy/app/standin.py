@@ -35,7 +35,9 @@ def stand_in_folder() -> Path:
     """The built stand-in; FinetDeployError when nobody built it from these sources."""
     folder = _cached()
     if not (folder / "run.sh").is_file():
-        raise FinetDeployError("the app was not built for this machine", do="finet-deploy app build --stand-in")
+        raise FinetDeployError(
+            "the app was not built for this machine", do="finet-deploy app build --stand-in"
+        )
     return folder
 
 

@@ -34,7 +34,9 @@ def android_build_tools() -> Path | None:
     if not home:
         return None
     folders = [path for path in Path(home).glob("build-tools/*") if path.name[:1].isdigit()]
-    return max(folders, key=lambda path: [int(part) for part in path.name.split(".") if part.isdigit()], default=None)
+    return max(
+        folders, key=lambda path: [int(part) for part in path.name.split(".") if part.isdigit()], default=None
+    )
 
 
 def require(name: str) -> str:

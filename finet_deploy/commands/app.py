@@ -24,12 +24,12 @@ def command() -> None:
 @command.command("build", epilog=EPILOG)
 @click.option("--abi", "abis", multiple=True, metavar="NAME", help="arm64-v8a, x86_64 (default: both).")
 @click.option("--stand-in", is_flag=True, help="No APK: the app's code for this machine's Java, for tests.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Copy the APK here too.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Copy the APK here too."
+)
 @click.option("--force", is_flag=True, help="Build also when the cache has it.")
 @output_options
-def build(
-    abis: tuple[str, ...], stand_in: bool, output: Path | None, force: bool, console: Console
-) -> None:
+def build(abis: tuple[str, ...], stand_in: bool, output: Path | None, force: bool, console: Console) -> None:
     """Fetch the libraries, compile, dex, pack, sign and check the APK; keep it in the cache.
 
     Needs a JDK, Maven, npm, zipalign, apksigner and dexdump (Debian's packages), and pyelftools; no Android SDK.

@@ -87,7 +87,9 @@ def test_records_types_and_probes_are_those_of_the_python_worker(request_, tmp_p
     assert visit_problem(ours, request_.row) is None
     assert ours.find(Start).affinity_cpus == theirs.find(Start).affinity_cpus
     assert "stand-in" in ours.find(Start).runner
-    assert ours.find(Load).runtime_version == next(lib.version for lib in libraries() if lib.name == "onnxruntime")
+    assert ours.find(Load).runtime_version == next(
+        lib.version for lib in libraries() if lib.name == "onnxruntime"
+    )
     state, other = ours.find(Start).state, theirs.find(Start).state
     for name in state.__struct_fields__:
         assert (getattr(state, name).value is None) == (getattr(other, name).value is None), name
@@ -143,7 +145,9 @@ def test_a_whole_benchmark_runs_with_it(bundle, tmp_path):
 
 def test_it_ends_with_the_process_that_started_it(request_, tmp_path):
     """A bench that is killed leaves no visit that would disturb the next one."""
-    long = msgspec.structs.replace(ONCE, timed_min_seconds=60.0, timed_max_seconds=60.0, timed_max_runs=10_000_000)
+    long = msgspec.structs.replace(
+        ONCE, timed_min_seconds=60.0, timed_max_seconds=60.0, timed_max_runs=10_000_000
+    )
     request = msgspec.structs.replace(request_, settings=long)
     (tmp_path / "request.json").write_bytes(msgspec.json.encode(request))
     command = [*command_or_skip(), "request.json", "records.jsonl"]
@@ -195,7 +199,9 @@ def test_a_model_that_was_cut_off_is_a_record(request_, tmp_path, keep):
 
 def test_another_file_than_the_job_names_is_refused(request_, tmp_path):
     (tmp_path / "model").write_bytes(b"other")
-    last = invalid(run_app(msgspec.structs.replace(request_, artifact_path=str(tmp_path / "model")), tmp_path))
+    last = invalid(
+        run_app(msgspec.structs.replace(request_, artifact_path=str(tmp_path / "model")), tmp_path)
+    )
     assert (last.phase, "SHA-256 differs" in last.reason) == ("load", True)
 
 
@@ -232,7 +238,9 @@ def test_nothing_runs_while_the_runtime_could_send_telemetry(request_, tmp_path)
     jars = f"{folder}/app.jar:{folder}/onnxruntime.jar"
     command = ["java", f"-Donnxruntime.native.path={folder}/native", "-cp", jars, "org.finetdeploy.jvm.Main"]
     environment = {"PATH": os.environ["PATH"]}
-    subprocess.run([*command, "request.json", "records.jsonl"], cwd=tmp_path, env=environment, capture_output=True)
+    subprocess.run(
+        [*command, "request.json", "records.jsonl"], cwd=tmp_path, env=environment, capture_output=True
+    )
     last = decode_record((tmp_path / "records.jsonl").read_bytes().splitlines()[-1])
     assert isinstance(last, Invalid) and "ORT_DISABLE_TELEMETRY=1" in last.reason
 
@@ -279,7 +287,9 @@ def test_a_huge_or_deeply_nested_request_is_refused(tmp_path):
         assert "Exception" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("a",), ("a", "b", "c"), ("a", "b", "--what"), ("a", "b", "--outputs")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("a",), ("a", "b", "c"), ("a", "b", "--what"), ("a", "b", "--outputs")]
+)
 def test_a_wrong_call_says_how_it_is_called(tmp_path, arguments):
     done = subprocess.run([*command_or_skip(), *arguments], cwd=tmp_path, capture_output=True)
     assert done.returncode == NO_REQUEST

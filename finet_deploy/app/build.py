@@ -29,7 +29,7 @@ from finet_deploy.files import (
 )
 from finet_deploy.runner.folder import cache_folder
 
-__all__ = ["MANIFEST_FILE", "AppManifest", "app_sources", "build_app"]
+__all__ = ["MANIFEST_FILE", "AppManifest", "app_sources", "build_app", "compile_app"]
 
 PACKAGE = Path(__file__).resolve().parent
 MODULES = ("core", "engines", "app")
@@ -95,6 +95,32 @@ def build_app(
     return cached
 
 
+def compile_app(
+    sources: Path, parts: Sequence[Archive], platform: Path, generated: Path, scratch: Path
+) -> list[Path]:
+    """The app's own jar and those of its libraries, as the shrinker and the app's tests take them.
+
+    platform: Android's classes. generated: folder with R.java. Raises FinetDeployError with the compiler's words.
+    """
+    jars = []
+    for part in parts:
+        data = part.classes()
+        if data is not None:
+            jar = scratch / f"{part.library.name}.jar"
+            jar.write_bytes(library_jar(data))
+            jars.append(jar)
+    code = [path for name in MODULES for path in (sources / name / "src" / "main" / "java").rglob("*.java")]
+    compiled = scratch / "classes"
+    compile_java([*code, *generated.rglob("*.java")], [*jars, platform], compiled)
+    for name in MODULES:
+        resources = sources / name / "src" / "main" / "resources"
+        if resources.is_dir():
+            shutil.copytree(resources, compiled, dirs_exist_ok=True)
+    own = scratch / "own.jar"
+    class_jar(compiled, own)
+    return [own, *jars]
+
+
 def _source_files(sources: Path) -> list[Path]:
     """All that the APK is made from, in a fixed order."""
     found = [sources / "app" / "AndroidManifest.xml", sources / "app" / RULES]
@@ -156,31 +182,12 @@ class _Build:
         self, parts: list[Archive], platform: Path, generated: Path, files: Mapping[str, Path]
     ) -> dict[str, bytes]:
         self.progress("compile the app")
-        jars = []
-        for part in parts:
-            data = part.classes()
-            if data is not None:
-                jar = self.scratch / f"{part.library.name}.jar"
-                jar.write_bytes(library_jar(data))
-                jars.append(jar)
-        code = [
-            path
-            for name in MODULES
-            for path in (self.sources / name / "src" / "main" / "java").rglob("*.java")
-        ]
-        compiled = self.scratch / "classes"
-        compile_java([*code, *generated.rglob("*.java")], [*jars, platform], compiled)
-        for name in MODULES:
-            resources = self.sources / name / "src" / "main" / "resources"
-            if resources.is_dir():
-                shutil.copytree(resources, compiled, dirs_exist_ok=True)
-        own = self.scratch / "own.jar"
-        class_jar(compiled, own)
+        jars = compile_app(self.sources, parts, platform, generated, self.scratch)
         self.progress("shrink the app")
         shrinker = [files[library.name] for library in libraries("shrink")]
         shrinker.append(files["kotlin-stdlib"])
         rules = self.sources / "app" / RULES
-        return shrink([own, *jars], platform, rules, shrinker, self.scratch / "shrunk.jar")
+        return shrink(jars, platform, rules, shrinker, self.scratch / "shrunk.jar")
 
     def _entries(
         self,

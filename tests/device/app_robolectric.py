@@ -23,6 +23,7 @@ from finet_deploy.runner.folder import cache_folder
 
 POM = app_sources() / "app" / "robolectric.pom.xml"
 COPY = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies"
+DATA = Path(__file__).resolve().parents[1] / "data"
 FRAMEWORK = "android-all-instrumented-"
 
 
@@ -68,7 +69,9 @@ def run_tests(
     command = [require("javac"), "-nowarn", "-cp", f"{path}{os.pathsep}{platform}", "-d", tests, *code]
     run(command, "compile the app's tests")
     names = [str(item.relative_to(sources / "app/src/test/java"))[:-5].replace("/", ".") for item in code]
-    command = ["java", "-Xmx2g", "-Drobolectric.offline=true", f"-Drobolectric.dependency.dir={folder()}"]
+    opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("io", "lang", "util")]
+    command = ["java", "-Xmx2g", *opened, "-Drobolectric.offline=true", f"-Drobolectric.dependency.dir={folder()}"]
+    command += [f"-Dfinet.golden={DATA}"]
     command += [f"-Dfinet.request={msgspec.json.encode(request).decode()}"]
     # Robolectric puts its own framework before this one; JUnit alone needs it, to look at the classes.
     command += [

@@ -10,6 +10,7 @@ import java.util.Arrays;
 import java.util.List;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.run.RunFolder;
 
 /** The app's own external folder, to which adb can push: nothing outside it is read or written. */
 final class AppFolder {
@@ -43,14 +44,32 @@ final class AppFolder {
         }
     }
 
+    /** A path of {@link #resolve} as it was given. */
+    String relative(Path path) {
+        try {
+            return root.getCanonicalFile().toPath().relativize(path).toString();
+        } catch (IOException error) {
+            throw new Problem("cannot read: " + Problem.firstLine(error), error);
+        }
+    }
+
     /** Names of the bundles in the folder, sorted. */
     List<String> bundles() {
+        return holding(MANIFEST);
+    }
+
+    /** Names of the runs in the folder, sorted. */
+    List<String> runs() {
+        return holding(RunFolder.JOB);
+    }
+
+    private List<String> holding(String name) {
         List<String> found = new ArrayList<>();
         File[] folders = root.listFiles();
         if (folders != null) {
             Arrays.sort(folders);
             for (File folder : folders) {
-                if (new File(folder, MANIFEST).isFile()) {
+                if (new File(folder, name).isFile()) {
                     found.add(folder.getName());
                 }
             }

@@ -15,10 +15,13 @@ import android.system.Os;
 import android.util.Log;
 
 import java.io.IOException;
+import java.nio.charset.StandardCharsets;
+import java.nio.file.Path;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.Version;
 import org.finetdeploy.core.engine.Engines;
+import org.finetdeploy.core.files.Files;
 import org.finetdeploy.core.protocol.RecordFile;
 import org.finetdeploy.core.protocol.Schema;
 import org.finetdeploy.core.protocol.VisitRequest;
@@ -37,6 +40,8 @@ public final class VisitService extends Service {
     public static final String REQUEST = "request";
     /** Extra: path in the app's folder at which the records appear when they are complete. */
     public static final String RECORDS = "records";
+    /** Added to the name of the records: why there are none. */
+    public static final String REFUSED = ".refused";
     /** Extra, optional: path in the app's folder for the outputs of all golden inputs. */
     public static final String OUTPUTS = "outputs";
 
@@ -88,6 +93,7 @@ public final class VisitService extends Service {
             run(intent);
         } catch (Problem | ErrnoException | IOException problem) {
             Log.e(TAG, problem.getMessage());
+            refuse(intent, problem.getMessage());
         } finally {
             awake.release();
             stopSelf();
@@ -105,6 +111,17 @@ public final class VisitService extends Service {
             new Visit(request, engines, new AndroidProbes(this), runner, Clock.SYSTEM, records)
                     .run(outputs == null ? null : folder.resolve(outputs));
             records.finish();
+        }
+    }
+
+    /** A request that is none has no records: a line of text beside where they would be tells why. */
+    private void refuse(Intent intent, String reason) {
+        try {
+            Path records = new AppFolder(this).resolve(extra(intent, RECORDS));
+            byte[] line = (reason + "\n").getBytes(StandardCharsets.UTF_8);
+            Files.writeWhole(records.resolveSibling(records.getFileName() + REFUSED), line);
+        } catch (Problem nowhere) {
+            Log.e(TAG, nowhere.getMessage());
         }
     }
 

@@ -8,6 +8,7 @@ import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
 
 import android.Manifest;
+import android.app.Activity;
 import android.app.Application;
 import android.content.ComponentName;
 import android.content.Intent;
@@ -16,14 +17,18 @@ import android.content.pm.ApplicationInfo;
 import android.content.pm.PackageInfo;
 import android.content.pm.PackageManager;
 import android.content.pm.ServiceInfo;
+import android.net.Uri;
 import android.os.BatteryManager;
 import android.view.View;
 import android.view.ViewGroup;
 import android.view.WindowManager;
+import android.widget.LinearLayout;
 import android.widget.ListView;
 import android.widget.TextView;
 
 import java.io.File;
+import java.io.FileNotFoundException;
+import java.io.InputStream;
 import java.nio.file.Files;
 import java.nio.file.Path;
 import java.util.Arrays;
@@ -66,8 +71,6 @@ public class AppTest {
         MainActivity activity = Robolectric.setupActivity(MainActivity.class);
         TextView view = (TextView) content(activity);
         assertTrue(view.getText().toString().contains(root.getPath()));
-        int flags = activity.getWindow().getAttributes().flags;
-        assertTrue((flags & WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON) != 0);
     }
 
     @Test
@@ -78,10 +81,61 @@ public class AppTest {
         MainActivity activity = Robolectric.setupActivity(MainActivity.class);
         ListView list = (ListView) content(activity);
         assertEquals(2, list.getAdapter().getCount());
-        assertEquals("a", list.getAdapter().getItem(0));
+        assertEquals("Bundle: a", list.getAdapter().getItem(0));
     }
 
-    private static View content(MainActivity activity) {
+    @Test
+    public void aRunShowsItsTableKeepsTheScreenOnAndIsShared() throws Exception {
+        String data = System.getProperty("finet.golden");
+        write("r/job.json", new String(Files.readAllBytes(new File(data, "bench/job.json").toPath()), "UTF-8"));
+        String records = new String(Files.readAllBytes(new File(data, "bench/records.jsonl").toPath()), "UTF-8");
+        write("r/records.jsonl", records);
+        MainActivity main = Robolectric.setupActivity(MainActivity.class);
+        ListView list = (ListView) content(main);
+        Shadows.shadowOf(list).performItemClick(0);
+        Intent opened = Shadows.shadowOf(main).getNextStartedActivity();
+        assertEquals("r", opened.getStringExtra(RunActivity.RUN));
+
+        RunActivity run = Robolectric.buildActivity(RunActivity.class, opened).setup().get();
+        LinearLayout layout = (LinearLayout) content(run);
+        TextView text = (TextView) layout.getChildAt(2);
+        assertTrue(text.getText().toString(), text.getText().toString().startsWith("2 of 6 visits"));
+        assertTrue(text.getText().toString(), text.getText().toString().contains("952.4 images/s"));
+
+        layout.getChildAt(1).performClick();
+        Intent chooser = Shadows.shadowOf(run).getNextStartedActivity();
+        Intent shared = chooser.getParcelableExtra(Intent.EXTRA_INTENT);
+        Uri uri = shared.getParcelableExtra(Intent.EXTRA_STREAM);
+        assertTrue((shared.getFlags() & Intent.FLAG_GRANT_READ_URI_PERMISSION) != 0);
+        try (InputStream stream = application.getContentResolver().openInputStream(uri)) {
+            assertEquals(records.length(), stream.readAllBytes().length);
+        }
+
+        layout.getChildAt(0).performClick();
+        assertTrue((run.getWindow().getAttributes().flags & WindowManager.LayoutParams.FLAG_KEEP_SCREEN_ON) != 0);
+        Intent visit = null;
+        for (int i = 0; i < 200 && visit == null; i++) {
+            Thread.sleep(50);
+            visit = Shadows.shadowOf(application).getNextStartedService();
+        }
+        assertEquals("r/visit.json", visit.getStringExtra(VisitService.REQUEST));
+        assertEquals("r/visit.jsonl", visit.getStringExtra(VisitService.RECORDS));
+    }
+
+    @Test
+    public void theProviderGivesRecordsAloneAndOnlyToRead() throws Exception {
+        write("r/records.jsonl", "{}\n");
+        write("r/job.json", "{}");
+        write("records.jsonl", "secret");
+        RecordsProvider provider = Robolectric.setupContentProvider(RecordsProvider.class);
+        assertNotNull(provider.openFile(RecordsProvider.of("r"), "r"));
+        assertThrows(SecurityException.class, () -> provider.openFile(RecordsProvider.of("r"), "rw"));
+        for (String path : Arrays.asList("..", ".", "", "../x", "r/../../x", "absent")) {
+            assertThrows(path, FileNotFoundException.class, () -> provider.openFile(RecordsProvider.of(path), "r"));
+        }
+    }
+
+    private static View content(Activity activity) {
         return ((ViewGroup) activity.findViewById(android.R.id.content)).getChildAt(0);
     }
 
@@ -102,9 +156,9 @@ public class AppTest {
         int flags = PackageManager.GET_ACTIVITIES | PackageManager.GET_SERVICES | PackageManager.GET_RECEIVERS
                 | PackageManager.GET_PROVIDERS | PackageManager.GET_PERMISSIONS;
         PackageInfo info = application.getPackageManager().getPackageInfo(application.getPackageName(), flags);
-        assertEquals(1, info.activities.length);
-        ActivityInfo activity = info.activities[0];
-        assertTrue(activity.exported);
+        for (ActivityInfo activity : info.activities) {
+            assertEquals(activity.name.endsWith(".MainActivity"), activity.exported);
+        }
         assertEquals(1, info.services.length);
         ServiceInfo service = info.services[0];
         assertTrue(service.exported);
@@ -112,7 +166,8 @@ public class AppTest {
         assertEquals(ServiceInfo.FOREGROUND_SERVICE_TYPE_SPECIAL_USE, service.getForegroundServiceType());
         assertTrue(service.processName.endsWith(":visit"));
         assertNull(info.receivers);
-        assertNull(info.providers);
+        assertEquals(1, info.providers.length);
+        assertFalse(info.providers[0].exported);
         List<String> permissions = Arrays.asList(info.requestedPermissions);
         assertFalse(permissions.contains(Manifest.permission.INTERNET));
         assertEquals(0, info.applicationInfo.flags & ApplicationInfo.FLAG_ALLOW_BACKUP);
@@ -168,6 +223,11 @@ public class AppTest {
         String word = ShadowLog.getLogsForTag("finet-bench").get(0).msg;
         assertTrue(word, word.contains("leaves the app's folder"));
         assertFalse(new File(root, "records.jsonl").exists());
+        Path refused = new File(root, "records.jsonl.refused").toPath();
+        for (int i = 0; i < 200 && !Files.exists(refused); i++) {
+            Thread.sleep(50);
+        }
+        assertEquals(word + "\n", new String(Files.readAllBytes(refused), "UTF-8"));
     }
 
     private VisitService start(String request, String records) {

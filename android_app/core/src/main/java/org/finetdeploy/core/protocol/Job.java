@@ -89,12 +89,27 @@ public final class Job {
         return object;
     }
 
-    /** Labels of the rows, in the order of the table. */
-    public List<String> labels() {
-        List<String> labels = new ArrayList<>();
+    /** Ids of the rows, in the order of the table. */
+    public List<String> rowIds() {
+        List<String> ids = new ArrayList<>();
         for (Fields row : new Fields(object).list("rows")) {
-            labels.add(row.text("label"));
+            ids.add(row.text("id"));
         }
-        return labels;
+        return ids;
+    }
+
+    /** The row's name in tables. */
+    public String labelOf(String row) {
+        return rows.get(row).text("label");
+    }
+
+    /** After this many seconds a visit is ended. */
+    public double visitTimeoutSeconds() {
+        return new Fields(object).inner("settings").number("visit_timeout_seconds", Double.MAX_VALUE);
+    }
+
+    /** Whether throughput is runs over total time, instead of one over the median latency. */
+    public boolean usesMean() {
+        return "mean".equals(new Fields(object).inner("settings").text("statistic"));
     }
 }

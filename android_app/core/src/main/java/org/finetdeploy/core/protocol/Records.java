@@ -62,17 +62,60 @@ public final class Records {
         return record;
     }
 
-    /** All whole lines of a record file; a last line that was cut off is left out, as a kill leaves it. */
+    /**
+     * All whole lines of a record file. A last line that was cut off is left out, as a kill leaves it; one in the
+     * middle as well, where the {@code resumed} record after it vouches for that.
+     */
     public static List<Map<String, Object>> decodeLines(byte[] data, Schema schema) {
         List<Map<String, Object>> records = new ArrayList<>();
+        Problem doubt = null;
+        int doubtful = 0;
         int start = 0;
         for (int at = 0; at < data.length; at++) {
-            if (data[at] == '\n') {
-                records.add(decode(Arrays.copyOfRange(data, start, at), schema));
-                start = at + 1;
+            if (data[at] != '\n') {
+                continue;
             }
+            int length = at - start;
+            try {
+                Map<String, Object> record = decode(Arrays.copyOfRange(data, start, at), schema);
+                if (doubt != null && !Long.valueOf(doubtful).equals(record.get("discarded_bytes"))) {
+                    throw doubt;
+                }
+                doubt = null;
+                records.add(record);
+            } catch (Problem problem) {
+                if (doubt != null) {
+                    throw doubt;
+                }
+                doubt = problem;
+                doubtful = length;
+            }
+            start = at + 1;
+        }
+        if (doubt != null) {
+            throw doubt;
         }
         return records;
+    }
+
+    /** The bytes of an unfinished last line. */
+    public static int tailBytes(byte[] data) {
+        int length = 0;
+        while (length < data.length && data[data.length - 1 - length] != '\n') {
+            length++;
+        }
+        return length;
+    }
+
+    /** From here on the job was continued by another process. */
+    public static Map<String, Object> resumed(String utc, int visitsDone, int discardedBytes) {
+        Map<String, Object> record = new LinkedHashMap<>();
+        record.put("type", "resumed");
+        record.put("schema_version", SCHEMA_VERSION);
+        record.put("resumed_utc", utc);
+        record.put("visits_done", visitsDone);
+        record.put("discarded_bytes", discardedBytes);
+        return record;
     }
 
     /** {@code start} is a {@code Start} in the schema. */

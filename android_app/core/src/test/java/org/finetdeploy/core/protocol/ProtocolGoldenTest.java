@@ -127,6 +127,12 @@ public class ProtocolGoldenTest {
             byte[] shorter = Arrays.copyOf(golden, golden.length - cut);
             assertTrue(Records.decodeLines(shorter, schema).size() < 8);
         }
+        byte[] resumed = Records.line(Records.resumed("now", 0, 3));
+        assertEquals(1, Records.decodeLines(("{\"t\n" + new String(resumed)).getBytes(), schema).size());
+        for (String text : new String[] {"{\"ty\n", "{\"t\n{\"t\n", "{\"t\n"}) {
+            String rest = text.length() == 4 ? "" : new String(resumed);
+            assertThrows(text, Problem.class, () -> Records.decodeLines((text + rest).getBytes(), schema));
+        }
         assertThrows(Problem.class, () -> Records.decode("{\"type\":\"what\"}".getBytes(), schema));
         assertThrows(Problem.class, () -> Records.decode("{}".getBytes(), schema));
     }

@@ -5,7 +5,9 @@ The libraries are fetched beforehand (`finet-deploy app build`); without them, o
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+import subprocess
 from pathlib import Path
 
 import msgspec
@@ -21,12 +23,19 @@ from finet_deploy.app.pack import Entry, pack, stored_offsets
 from finet_deploy.app.resources import link_resources
 from finet_deploy.app.runtimes import RUNTIMES_FILE, read_runtimes
 from finet_deploy.app.sign import debug_key, sign
+from finet_deploy.app.standin import stand_in_folder
 from finet_deploy.app.tools import DEBIAN
+from finet_deploy.bench.records import VisitResult
+from finet_deploy.bench.validity import visit_problem
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import sha256_file
 from finet_deploy.runner.folder import cache_folder
+from tests.device.runner_native import export_tiny, requests_for, run_native
 
 ABIS = ("x86_64",)
+STAND_IN: Path | None = None
+with contextlib.suppress(FinetDeployError):  # of the user's cache; the builds here have one of their own
+    STAND_IN = stand_in_folder()
 
 
 @pytest.fixture(scope="session")
@@ -102,6 +111,40 @@ def test_the_telemetry_of_onnx_runtime_is_not_in_the_app(built):
     names = dex_classes({name: data for name, data in entries.items() if name.endswith(".dex")})
     assert "ai/onnxruntime/OrtSession" in names
     assert not any("telemetry" in name.lower() for name in names)
+
+
+def test_what_was_dexed_still_does_a_visit(built, tmp_path):
+    """The dex files translated back by another program, verified by this machine's Java, doing a visit: shrinker,
+    rewritten lambdas, opened members and dexer together have not changed what the code does."""
+    if shutil.which("enjarify") is None:
+        pytest.skip("enjarify is not installed (apt-get install enjarify)")
+    if STAND_IN is None:
+        pytest.skip("the stand-in is not built (finet-deploy app build --stand-in)")
+    stand_in = STAND_IN
+    entries = zip_entries(built.apk.read_bytes())
+    (tmp_path / "classes.dex").write_bytes(entries["classes.dex"])
+    command = ["enjarify", "-o", "code.jar", "classes.dex"]
+    environment = {"PATH": "/usr/bin:/bin"}  # it belongs to the system's Python
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert ", 0 classes had errors" in done.stdout
+    main = {
+        name: data
+        for name, data in zip_entries((stand_in / "app.jar").read_bytes()).items()
+        if "/jvm/" in name
+    }
+    schema = {name: data for name, data in entries.items() if name.endswith("protocol.schema.json")}
+    assert main and schema
+    (tmp_path / "main.jar").write_bytes(
+        pack({name: Entry(data) for name, data in {**main, **schema}.items()})
+    )
+    (tmp_path / "run.sh").write_text(
+        f"export ORT_DISABLE_TELEMETRY=1\nexec java -Xverify:all -Donnxruntime.native.path={stand_in}/native "
+        f'-cp {tmp_path}/main.jar:{tmp_path}/code.jar org.finetdeploy.jvm.Main "$@"\n'
+    )
+    request = requests_for(export_tiny(tmp_path / "bundle"))["onnxruntime"]
+    visit = run_native(request, tmp_path / "visit", command=("/bin/sh", str(tmp_path / "run.sh")))
+    assert visit.status == 0, visit.stderr
+    assert visit_problem(VisitResult(0, tuple(visit.records)), request.row) is None
 
 
 def test_an_apk_that_was_changed_is_not_verified(built, tmp_path):

@@ -48,6 +48,7 @@ def test_a_registered_method_needs_its_class_name_and_types():
     texts = ["org/example/Item", "run_it", "(I)V"]
     assert jni_problems(ITEM, [library(texts=texts)], PACKAGES) == []
     assert jni_problems(ITEM, [library(texts=["Lorg/example/Item;", "long_run_it", "(I)V"])], PACKAGES) == []
+    assert jni_problems(ITEM, [library(texts=["org/example/Item", "run_it_longer", "(I)V"])], PACKAGES) != []
     for absent in texts:
         assert jni_problems(ITEM, [library(texts=[text for text in texts if text != absent])], PACKAGES) != []
 

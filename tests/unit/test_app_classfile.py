@@ -30,7 +30,8 @@ public class Nest {
 CHILD = """
 public class Nest {
     private int method() { return 1; }
-    static class Child extends Nest { int method() { return 2; } }
+    static class Child extends Nest {}
+    static class Grandchild extends Child { int method() { return 2; } }
     int call() { return method(); }
 }
 """

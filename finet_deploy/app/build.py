@@ -29,13 +29,12 @@ from finet_deploy.files import (
 )
 from finet_deploy.runner.folder import cache_folder
 
-__all__ = ["MANIFEST_FILE", "AppManifest", "app_sources", "build_app", "compile_app"]
+__all__ = ["MANIFEST_FILE", "AppManifest", "app_sources", "build_app", "compile_app", "source_key"]
 
 PACKAGE = Path(__file__).resolve().parent
 MODULES = ("core", "engines", "app")
 MANIFEST_FILE = "app.json"
 RULES = "proguard.pro"
-RECIPE = 1  # to be raised when the same sources give another APK
 
 Step = Callable[[str], None]
 
@@ -80,12 +79,12 @@ def build_app(
         raise UsageError(f"unknown ABI {', '.join(unknown) or 'none'}", do=f"use {', '.join(ABIS)}")
     chosen = tuple(abi for abi in ABIS if abi in abis)
     key = release_key() or debug_key()
-    source_key = _source_key(sources, chosen)
-    cached = cache_folder() / "app" / f"{key.kind}-{source_key[:16]}"
+    wanted = source_key(sources, _source_files(sources), chosen)
+    cached = cache_folder() / "app" / f"{key.kind}-{wanted[:16]}"
     if force or not (cached / MANIFEST_FILE).is_file():
         with temporary_directory_beside(cached) as folder:
             with temporary_directory_beside(cached) as scratch:
-                _Build(sources, chosen, key, source_key, scratch, progress).run(folder)
+                _Build(sources, chosen, key, wanted, scratch, progress).run(folder)
             replace_directory(folder, cached)
     else:
         progress(f"{cached}: up to date")
@@ -130,11 +129,14 @@ def _source_files(sources: Path) -> list[Path]:
     return sorted(found)
 
 
-def _source_key(sources: Path, abis: Sequence[str]) -> str:
-    digest = hashlib.sha256(repr((RECIPE, __version__, tuple(abis), libraries())).encode())
-    for file in _source_files(sources):
-        data = file.read_bytes()
-        digest.update(f"{file.relative_to(sources)} {len(data)}\n".encode() + data)
+def source_key(sources: Path, files: Sequence[Path], what: object) -> str:
+    """Hash of all that a build is made from: sources, libraries, this package's own rules, and `what` is wanted."""
+    digest = hashlib.sha256(repr((__version__, what)).encode())
+    rules = [*PACKAGE.glob("*.py"), PACKAGE / "libraries.json"]
+    for folder, paths in ((PACKAGE, sorted(rules)), (sources, files)):
+        for file in paths:
+            data = file.read_bytes()
+            digest.update(f"{file.relative_to(folder)} {len(data)}\n".encode() + data)
     return digest.hexdigest()
 
 

@@ -31,7 +31,7 @@ def compile_java(sources: Sequence[Path], classpath: Sequence[Path], out: Path) 
         "UTF-8",
         "-g:source,lines",
     ]
-    command += ["-Xlint:all,-options,-processing,-classfile", "-proc:none", "-implicit:none"]
+    command += ["-Xlint:all,-options,-processing,-classfile", "-Werror", "-proc:none", "-implicit:none"]
     command += ["-cp", os.pathsep.join(map(str, classpath)), "-d", out, *sorted(sources)]
     run(command, "compile the app", do="see the compiler's words")
 

@@ -1,4 +1,4 @@
-"""Which files the app's runtimes load, read out of the libraries themselves; kept in `runtimes.json`.
+"""Which files the app's runtimes load, read out of the libraries themselves; kept in `runtimes/android.json`.
 
 PyTorch Mobile: the versions of its bytecode stand in a header of its AAR, the operators' schemas in its library.
 ExecuTorch: identifiers of the formats and names of the kernels stand in its library. ONNX Runtime is the same release
@@ -8,19 +8,17 @@ on a JVM, where our files are run.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-
-import msgspec
 
 from finet_deploy.app.elf import NativeLibrary, read_native
 from finet_deploy.app.libraries import libraries
 from finet_deploy.app.parts import Archive
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.runtimes.android import Loads
 
-__all__ = ["RUNTIMES_FILE", "Loads", "known_runtimes", "read_runtimes", "unloadable"]
+__all__ = ["read_runtimes"]
 
-RUNTIMES_FILE = Path(__file__).resolve().with_name("runtimes.json")
 VERSIONS_HEADER = "headers/caffe2/serialize/versions.h"
 ABI = "x86_64"  # both are built from one source; in this one fewer texts share their ends
 _BYTECODE = re.compile(r"k(Min|Max)SupportedBytecodeVersion = (0x[0-9A-Fa-f]+|\d+)L;")
@@ -28,51 +26,6 @@ _SCHEMA = re.compile(r"^(?:aten::)?([A-Za-z_]\w*(?:\.\w+)?)\(([^()]*(?:\([^()]*\
 _KERNEL = re.compile(r"^(?:aten|dim_order_ops|quantized_decomposed)::\w+(?:\.\w+)?$")
 # ExecuTorch: program, its extended header; XNNPACK's payload and its header.
 _IDENTIFIERS = re.compile(rb"ET1\d|eh0\d|XN0\d|XH0\d")
-
-
-class Loads(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one library loads. bytecode: lowest and highest version, where the format has one. identifiers: marks of
-    the formats that it knows. operators: name -> largest number of arguments, null where the library does not tell;
-    empty where it has all of its format."""
-
-    library: str
-    version: str
-    format: str
-    bytecode: tuple[int, int] | None = None
-    identifiers: tuple[str, ...] = ()
-    operators: dict[str, int | None] = {}
-    source: str
-
-
-def known_runtimes() -> dict[str, Loads]:
-    """Format -> what the app's runtime loads."""
-    rows = msgspec.json.decode(RUNTIMES_FILE.read_bytes(), type=tuple[Loads, ...])
-    return {row.format: row for row in rows}
-
-
-def unloadable(
-    fmt: str, *, bytecode_version: int | None = None, operators: Iterable[str] | Mapping[str, int] = ()
-) -> list[str]:
-    """Why the app cannot load a file of format `fmt`; empty when nothing speaks against it.
-
-    operators: names as the runtime has them (`aten::mean.dim`), with the number of arguments given where known.
-    """
-    row = known_runtimes().get(fmt)
-    if row is None:
-        return [f"the app has no runtime for '{fmt}' files"]
-    problems = []
-    whose = f"{row.library} {row.version}"
-    if bytecode_version is not None and row.bytecode is not None:
-        low, high = row.bytecode
-        if not low <= bytecode_version <= high:
-            problems.append(f"bytecode version {bytecode_version}; {whose} loads {low} to {high}")
-    counts = dict(operators) if isinstance(operators, Mapping) else dict.fromkeys(operators, 0)
-    for name, given in sorted(counts.items()) if row.operators else ():
-        if name not in row.operators:
-            problems.append(f"operator {name}, which {whose} lacks")
-        elif given > (row.operators[name] or given):
-            problems.append(f"operator {name} with {given} arguments; {whose} takes {row.operators[name]}")
-    return problems
 
 
 def read_runtimes(files: Mapping[str, Path]) -> tuple[Loads, ...]:

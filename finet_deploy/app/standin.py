@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from finet_deploy.app.build import app_sources
+from finet_deploy.app.build import app_sources, source_key
 from finet_deploy.app.fetch import fetch
 from finet_deploy.app.java import class_jar, compile_java, zip_entries
 from finet_deploy.app.libraries import libraries
@@ -23,7 +22,6 @@ LIBRARY = "onnxruntime"
 # Of the engines, those that exist for a JVM and what they use.
 ENGINES = ("KernelThreads.java", "OnnxRuntimeEngine.java", "OnnxRuntimeSession.java", "Refusal.java")
 NATIVE = {"x86_64": "linux-x64", "aarch64": "linux-aarch64"}
-RECIPE = 1
 
 
 def stand_in_command(folder: Path) -> tuple[str, ...]:
@@ -98,8 +96,5 @@ def _source_files(sources: Path) -> list[Path]:
 
 def _cached() -> Path:
     sources = _sources()
-    digest = hashlib.sha256(repr((RECIPE, platform.machine(), libraries("app"))).encode())
-    for file in _source_files(sources):
-        data = file.read_bytes()
-        digest.update(f"{file.relative_to(sources)} {len(data)}\n".encode() + data)
-    return cache_folder() / "app" / f"stand-in-{digest.hexdigest()[:16]}"
+    key = source_key(sources, _source_files(sources), platform.machine())
+    return cache_folder() / "app" / f"stand-in-{key[:16]}"

@@ -21,7 +21,7 @@ from finet_deploy.app.java import zip_entries
 from finet_deploy.app.libraries import libraries
 from finet_deploy.app.pack import Entry, pack, stored_offsets
 from finet_deploy.app.resources import link_resources
-from finet_deploy.app.runtimes import RUNTIMES_FILE, read_runtimes
+from finet_deploy.app.runtimes import read_runtimes
 from finet_deploy.app.sign import debug_key, sign
 from finet_deploy.app.standin import stand_in_folder
 from finet_deploy.app.tools import DEBIAN
@@ -30,6 +30,7 @@ from finet_deploy.bench.validity import visit_problem
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import sha256_file
 from finet_deploy.runner.folder import cache_folder
+from finet_deploy.runtimes.android import ANDROID_FILE
 from tests.device.runner_native import export_tiny, requests_for, run_native
 
 ABIS = ("x86_64",)
@@ -236,7 +237,7 @@ def test_a_manifest_that_promises_too_much_is_found(built, files, tmp_path, old,
 
 
 def test_what_the_runtimes_load_is_what_their_libraries_say(files):
-    kept = msgspec.json.decode(RUNTIMES_FILE.read_bytes())
+    kept = msgspec.json.decode(ANDROID_FILE.read_bytes())
     assert kept == msgspec.json.decode(msgspec.json.encode(read_runtimes(files)))
 
 

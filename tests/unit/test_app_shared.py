@@ -12,10 +12,10 @@ import pytest
 import finet_deploy
 from finet_deploy.app.build import _version, app_sources
 from finet_deploy.app.libraries import libraries
-from finet_deploy.app.runtimes import known_runtimes, unloadable
 from finet_deploy.bench.json_schema import protocol_schema
 from finet_deploy.bench.protocol import RECORD_TYPES, Job, VisitRequest
 from finet_deploy.runtimes import FORMATS
+from finet_deploy.runtimes.android import known_runtimes, unloadable
 
 ROOT = Path(__file__).resolve().parents[2]
 JAVA = ROOT / "android_app"

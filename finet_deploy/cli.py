@@ -22,6 +22,7 @@ COMMANDS = {
     "bench": ("bench", "Measure bundles: images per second, with intervals."),
     "devices": ("devices", "Phones on adb: what is there, in what state, and what to do about it."),
     "runner": ("runner", "Build the native runner for this machine or for ARM phones."),
+    "app": ("app", "Build the Android app, without an Android SDK."),
     "cost": ("cost", "ARM instructions per inference, counted under emulation. A cost, not a speed."),
     "reproduce": ("reproduce", "Run the grid of a paper's table; the table beside the paper's."),
     "report": ("report", "Tables from measured runs, with the paper's beside them."),

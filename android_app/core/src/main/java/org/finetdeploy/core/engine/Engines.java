@@ -1,0 +1,29 @@
+package org.finetdeploy.core.engine;
+
+import java.util.ArrayList;
+import java.util.Arrays;
+import java.util.List;
+
+import org.finetdeploy.core.Problem;
+
+/** The runtimes that this program has. */
+public final class Engines {
+    private final List<Engine> engines;
+
+    public Engines(Engine... engines) {
+        this.engines = Arrays.asList(engines);
+    }
+
+    /** The engine for a format; Problem when this program has none. */
+    public Engine find(String format) {
+        List<String> runtimes = new ArrayList<>();
+        for (Engine engine : engines) {
+            if (engine.format().equals(format)) {
+                return engine;
+            }
+            runtimes.add(engine.runtime());
+        }
+        throw new Problem("this runner has no runtime for '" + Problem.firstLine(format) + "' files; measure "
+                + String.join(" and ", runtimes) + " with it");
+    }
+}

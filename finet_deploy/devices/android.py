@@ -153,26 +153,27 @@ class AndroidDevice:
                 if isinstance(line, PhoneVisit):
                     self._gate.remember(line.before)  # a run that goes on keeps its first round's temperature
             self._record(PhoneIdentity(name=self._connection.name, facts=self.facts))
-            end_leftovers(self._connection, self._folder, patience=self._patience)
-            runner = bring(
-                self._connection,
-                self._folder,
-                runner=self._runner(target_of(self._connection.name, self.facts)),
-                rows=rows,
-                run=folder,
-                patience=self._patience,
-                progress=self._progress,
-                note=self._note,
-            )
-            self._visits = VisitRunner(
-                self._connection,
-                self._folder,
-                runner,
-                self._patience,
-                self._note,
-                also=lock.sign_of_life,
-            )
+            self._end_leftovers()
+            self._visits = self._bring(rows, folder, also=lock.sign_of_life)
             self._prove(self._visits, rows, folder)
+
+    def _end_leftovers(self) -> None:
+        """End what an earlier run left running on the phone."""
+        end_leftovers(self._connection, self._folder, patience=self._patience)
+
+    def _bring(self, rows: Sequence[Row], folder: Path, *, also: str) -> VisitRunner:
+        """Bring to the phone what the visits of `rows` need. also: a command for every look at a running visit."""
+        runner = bring(
+            self._connection,
+            self._folder,
+            runner=self._runner(target_of(self._connection.name, self.facts)),
+            rows=rows,
+            run=folder,
+            patience=self._patience,
+            progress=self._progress,
+            note=self._note,
+        )
+        return VisitRunner(self._connection, self._folder, runner, self._patience, self._note, also=also)
 
     def _prove(self, visits: VisitRunner, rows: Sequence[Row], folder: Path) -> None:
         known: dict[tuple[str, str, int], Equivalence] = {}
@@ -216,9 +217,8 @@ class AndroidDevice:
         repeated: tuple[str, ...],
     ) -> tuple[list[Record], PhoneVisit]:
         """One run of a visit, and what is known of it beside its records."""
-        pinned, watch = self._pin(request.row.threads), Watch(())
-        if pinned.mask.value is not None:
-            watch = Watch(pinned.cores)
+        pinned = self._pin(request.row.threads)
+        watch = self._watch(pinned, request.row.threads)
         name = f"round {request.visit.round + 1} of {request.row.label}"
         records = visits.run(on_phone(request, self._folder), pinned, watch, name=name).records
         after = self.state()
@@ -226,7 +226,7 @@ class AndroidDevice:
             visit=request.visit.index,
             attempt=attempt,
             repeated_because=repeated,
-            contaminated=contamination(before, after, watch, pinned.cores if watch.cores else None),
+            contaminated=contamination(before, after, watch, pinned.cores if pinned.mask.value else None),
             rest=rest,
             pin=pinned,
             allowed_cores=tuple(watch.allowed),
@@ -241,7 +241,7 @@ class AndroidDevice:
     def clean(self) -> None:
         """Remove everything of ours from the phone. `PhoneBusy` when somebody is using it."""
         self._acquire()
-        end_leftovers(self._connection, self._folder, patience=self._patience)
+        self._end_leftovers()
         remove_folder(self._connection, self._folder, patience=self._patience)
 
     @property
@@ -282,6 +282,10 @@ class AndroidDevice:
         if found.mask.value is None:
             self._say_once(f"runs unpinned: {found.mask.reason}")
         return found
+
+    def _watch(self, pinned: Pin, threads: int) -> Watch:
+        """What is looked at while a visit runs."""
+        return Watch(pinned.cores if pinned.mask.value is not None else ())
 
     def _record(self, line: PhoneLine) -> None:
         if self._folder_here is not None:

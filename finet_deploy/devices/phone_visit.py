@@ -38,7 +38,17 @@ if TYPE_CHECKING:
     from finet_deploy.devices.adb.connection import Connection
     from finet_deploy.devices.sections import Section
 
-__all__ = ["Outcome", "PhoneVisit", "Pin", "VisitRunner", "pin", "residency", "with_states"]
+__all__ = [
+    "ONCE",
+    "RECORDS",
+    "Outcome",
+    "PhoneVisit",
+    "Pin",
+    "VisitRunner",
+    "pin",
+    "residency",
+    "with_states",
+]
 
 MAX_RECORD_BYTES = 64 << 20
 REQUEST, RECORDS, OUTPUTS = "request.json", "records.jsonl", "outputs"
@@ -117,16 +127,11 @@ class VisitRunner:
             self.connection, self.folder, deadline_seconds=deadline, patience=self.patience, name=name
         )
         try:
-            job.start(
-                self._command(job, pinned, outputs is not None), {REQUEST: msgspec.json.encode(request)}
-            )
+            command = self._command(job, request, pinned, outputs is not None)
+            job.start(command, {REQUEST: msgspec.json.encode(request)})
             verdict = job.wait(
                 expected_seconds=min(_least_seconds(request), deadline),
-                commands=lambda: {
-                    "also": self.also,
-                    "reached": f"wc -l < {quote(job.folder)}/{RECORDS}{UNFINISHED}",
-                    **watch.commands(job.command_in_process),
-                },
+                commands=lambda: {"also": self.also, **self._questions(job, watch)},
                 watch=lambda answers: _look(job, watch, answers),
                 note=self.note,
             )
@@ -137,7 +142,7 @@ class VisitRunner:
         except BaseException:
             # Also after Ctrl-C: nothing of ours goes on there. A phone out of reach ends the job at its deadline.
             with best_effort(self.note, f"ending {name} on the phone"):
-                job.stop(ONCE)
+                self._stop(job)
             with best_effort(self.note, f"removing what {name} left on the phone"):
                 job.remove(ONCE)
             raise
@@ -146,12 +151,21 @@ class VisitRunner:
         taken = verdict.kind in REASONS or (verdict.kind == "finished" and verdict.status == KILLED)
         return Outcome(records, taken)
 
-    def _command(self, job: RemoteJob, pinned: Pin, outputs: bool) -> str:
+    def _command(self, job: RemoteJob, request: VisitRequest, pinned: Pin, outputs: bool) -> str:
+        """The shell command of the job, which has its request in its folder and leaves the records there."""
         mask = pinned.mask.value
         words = ["taskset", mask] if mask is not None else []
         words += ["sh", f"{self.runner}/run.sh", f"{job.folder}/{REQUEST}", f"{job.folder}/{RECORDS}"]
         words += ["--outputs", f"{job.folder}/{OUTPUTS}"] if outputs else []
         return f"exec {quote(*words)}"
+
+    def _questions(self, job: RemoteJob, watch: Watch) -> dict[str, str]:
+        """What is asked with every look at the running job; `reached`: how many records there are."""
+        reached = f"wc -l < {quote(job.folder)}/{RECORDS}{UNFINISHED}"
+        return {"reached": reached, **watch.commands(job.command_in_process)}
+
+    def _stop(self, job: RemoteJob) -> None:
+        job.stop(ONCE)
 
     def _collect(self, job: RemoteJob, request: VisitRequest, verdict: Verdict) -> list[Record]:
         """The records, complete or not, as they would look had the visit been here."""
@@ -166,12 +180,17 @@ class VisitRunner:
         last = records[-1]
         if isinstance(last, Invalid):
             self._refuse_full(job)
-            if verdict.kind in REASONS:
-                known = {"reason": REASONS[verdict.kind], "signal": None, "exit_status": None}
-                records[-1] = msgspec.structs.replace(last, **known)
-            elif verdict.kind == "finished" and status == KILLED:
-                records[-1] = msgspec.structs.replace(last, reason=f"{last.reason} ({MEMORY})")
+            records[-1] = self._explained(job, last, verdict, request)
         return records
+
+    def _explained(self, job: RemoteJob, last: Invalid, verdict: Verdict, request: VisitRequest) -> Invalid:
+        """What a failed visit's last record says, with what the verdict tells beyond it."""
+        if verdict.kind in REASONS:
+            known = {"reason": REASONS[verdict.kind], "signal": None, "exit_status": None}
+            return msgspec.structs.replace(last, **known)
+        if verdict.kind == "finished" and verdict.status == KILLED:
+            return msgspec.structs.replace(last, reason=f"{last.reason} ({MEMORY})")
+        return last
 
     def _refuse_full(self, job: RemoteJob) -> None:
         """A runner that failed on a full phone says nothing of the network: the run stops, and can go on later."""

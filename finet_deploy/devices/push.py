@@ -19,7 +19,7 @@ from finet_deploy.files import explain_os_error, sha256_file
 if TYPE_CHECKING:
     from finet_deploy.devices.adb.connection import Connection
 
-__all__ = ["PushProgress", "RemoteFile", "remote_file", "remove_folder", "sync"]
+__all__ = ["PushProgress", "RemoteFile", "hashes", "remote_file", "remove_folder", "sync"]
 
 TEMPORARY = ".incoming"
 HASHES_PER_TRIP = 40
@@ -71,7 +71,7 @@ def sync(
     temporary = f"{folder}/{TEMPORARY}"
     command = f"rm -rf {quote(temporary)}; mkdir -p {quote(temporary)} && chmod 700 {quote(folder)}"
     _run(connection, command, patience, "preparing the phone's folder")
-    present = _hashes(connection, folder, files, patience)
+    present = hashes(connection, folder, files, patience)
     missing = [file for file in files if present[file.path] != file.sha256]
     for file in missing:
         _send(connection, folder, file, patience, progress, note)
@@ -85,7 +85,7 @@ def remove_folder(connection: Connection, folder: str, *, patience: Patience) ->
     _run(connection, f"rm -rf {quote(folder)}", patience, "removing our folder from the phone", timeout=120.0)
 
 
-def _hashes(
+def hashes(
     connection: Connection, folder: str, files: Sequence[RemoteFile], patience: Patience
 ) -> dict[str, str | None]:
     """path -> SHA-256 of what is on the phone under this name; None when nothing is."""

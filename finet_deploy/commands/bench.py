@@ -33,7 +33,15 @@ Examples:
     "--device", "devices", multiple=True, metavar="NAME",
     help="host (the default), an adb serial, tcp:HOST:PORT, usb:SERIAL, or all phones. Repeatable.",
 )  # fmt: skip
-@click.option("--runner", type=click.Choice(["python", "native"]), help="Default: python; phones: native.")
+@click.option(
+    "--runner",
+    type=click.Choice(["python", "native", "app"]),
+    help="Default: python; phones: native, or app.",
+)
+@click.option(
+    "--apk", type=click.Path(path_type=Path), metavar="FILE",
+    help="With --runner app: this APK instead of the one that was built or came with the package.",
+)  # fmt: skip
 @click.option(
     "--preset", default="quick", show_default=True, metavar="NAME",
     help="smoke, demo, quick, normal or paper.",
@@ -56,13 +64,14 @@ Examples:
 @click.option("--keep-going", is_flag=True, help="Exit 0 also when a visit was invalid.")
 @click.option("--unpinned", is_flag=True, help="Phones: let the scheduler choose the cores.")
 @click.option("--emulated", is_flag=True, help="Phones: this one is emulated; every table says so.")
-@click.option("--clean", is_flag=True, help="Phones: remove our folder from the phone at the end.")
+@click.option("--clean", is_flag=True, help="Phones: remove our folder, and the app, at the end.")
 @output_options
 def command(
     bundles: tuple[str, ...],
     suite: str | None,
     devices: tuple[str, ...],
     runner: str | None,
+    apk: Path | None,
     preset: str,
     threads: int | None,
     runtimes: str | None,
@@ -96,7 +105,11 @@ def command(
         _rows(bundles, suite, bundles_dir, console)  # a suite is exported once, not by each process
         return _several(names, output, keep_going, console)
     options = DeviceOptions(
-        runner=runner or _stored_runner(resume), emulated=emulated, pinned=not unpinned, clean=clean
+        runner=runner or _stored_runner(resume),
+        emulated=emulated,
+        pinned=not unpinned,
+        clean=clean,
+        apk=apk,
     )
     with open_device(names[0], options, console) as device, VisitProgress(console) as progress:
         from finet_deploy.bench.run import resume_bench, run_bench

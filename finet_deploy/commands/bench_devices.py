@@ -11,12 +11,13 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finet_deploy.errors import FinetDeployError, UsageError
 
 if TYPE_CHECKING:
     from finet_deploy.commands.console import Console
+    from finet_deploy.devices.android import AndroidDevice
     from finet_deploy.devices.base import Device
 
 __all__ = ["DeviceOptions", "device_folder", "device_names", "measure_each", "open_device"]
@@ -27,12 +28,13 @@ STOP_SECONDS = 60.0  # for a device's process to end what runs on its phone
 
 @dataclass(frozen=True)
 class DeviceOptions:
-    """runner: `python`, `native` or None for the device's own. emulated: what was said by hand."""
+    """runner: `python`, `native`, `app` or None for the device's own. emulated: what was said by hand. apk: the app."""
 
     runner: str | None
     emulated: bool
     pinned: bool
     clean: bool
+    apk: Path | None = None
 
 
 def device_names(given: Sequence[str], console: Console) -> tuple[str, ...]:
@@ -62,26 +64,50 @@ def open_device(name: str, options: DeviceOptions, console: Console) -> Iterator
     if name == HOST:
         yield _host(options)
         return
-    if options.runner not in (None, "native"):
-        raise UsageError(f"--runner {options.runner} on a phone", do="phones have --runner native")
-    from finet_deploy.devices.adb import open_connection
-    from finet_deploy.devices.android import AndroidDevice
-
-    connection = open_connection(name, notice=console.note)
-    with AndroidDevice(
-        connection, emulated=options.emulated, pinned=options.pinned, note=console.note
-    ) as phone:
+    with _phone(name, options, console) as phone:
         yield phone
         if options.clean:
             phone.clean()
-            console.note(f"{name}: removed our folder from the phone")
+            console.note(f"{name}: removed our folder from the phone{_and_app(options)}")
+
+
+def _phone(name: str, options: DeviceOptions, console: Console) -> AndroidDevice:
+    """The phone, to be measured by the native runner or by the app."""
+    from finet_deploy.devices.adb import open_connection
+
+    if options.runner not in (None, "native", "app"):
+        raise UsageError(f"--runner {options.runner} on a phone", do="phones have --runner native and app")
+    if options.apk is not None and options.runner != "app":
+        raise UsageError("--apk is for --runner app", do="give both or none")
+    common: dict[str, Any] = {
+        "emulated": options.emulated,
+        "pinned": options.pinned,
+        "note": console.note,
+    }
+    if options.runner != "app":
+        from finet_deploy.devices.android import AndroidDevice
+
+        return AndroidDevice(open_connection(name, notice=console.note), **common)
+    from finet_deploy.devices.app.apk import find_apk
+    from finet_deploy.devices.app_device import AppDevice
+
+    apk = find_apk(options.apk)  # before a phone is bothered
+    return AppDevice(open_connection(name, notice=console.note), apk=apk, **common)
+
+
+def _and_app(options: DeviceOptions) -> str:
+    return ", and the app" if options.runner == "app" else ""
 
 
 def _host(options: DeviceOptions) -> Device:
     from finet_deploy.devices.host import HostDevice
 
-    if options.clean or options.emulated:
-        raise UsageError("--clean and --emulated are for phones", do="leave them out with --device host")
+    if options.clean or options.emulated or options.apk is not None:
+        raise UsageError(
+            "--clean, --emulated and --apk are for phones", do="leave them out with --device host"
+        )
+    if options.runner == "app":
+        raise UsageError("--runner app on this machine", do="name a phone with --device")
     if options.runner == "native":
         from finet_deploy.runner.host import NativeHostRunner
 

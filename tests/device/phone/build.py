@@ -7,6 +7,7 @@ import shutil
 import stat
 from pathlib import Path
 
+from tests.device.phone.app import build_app_places
 from tests.device.phone.personality import Personality
 from tests.device.phone.userland import rootfs
 from tests.device.profiles import Profile, render
@@ -14,7 +15,9 @@ from tests.device.profiles import Profile, render
 __all__ = ["RootfsMissing", "build_phone", "remove_phone"]
 
 SCRIPTS = Path(__file__).parent / "scripts"
-SCRIPTED = ("getprop", "dumpsys", "settings", "taskset", "uname")  # ours, in the place of toybox's
+# Ours: in the place of toybox's, or what only Android has.
+SCRIPTED = ("getprop", "dumpsys", "settings", "taskset", "uname")
+SCRIPTED += ("pm", "am", "logcat", "visit_service", "update_app")
 PASSWD = "root:x:0:0:root:/:/system/bin/sh\nshell:x:2000:2000:shell:/:/system/bin/sh\n"
 GROUP = "root:x:0:\nshell:x:2000:\n"
 
@@ -35,6 +38,7 @@ def build_phone(folder: Path, profile: Profile) -> Personality:
         (folder / name).mkdir(parents=True)
     for name in ("bin", "sbin", "lib", "lib64"):
         (root / name).symlink_to(f"usr/{name}")
+    build_app_places(folder)
     commands(root, source)
     (root / "etc/passwd").write_text(PASSWD)
     (root / "etc/group").write_text(GROUP)

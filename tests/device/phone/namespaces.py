@@ -111,14 +111,19 @@ def read_only(target: Path) -> None:
     check(result, f"read-only {target}")
 
 
-def mount_phone(folder: Path, userland: Path, *, data_bytes: int | None) -> Path:
-    """Mount the phone laid out in `folder`: its root. `data_bytes`: the size of /data/local/tmp, kept in memory.
+def mount_phone(
+    folder: Path, userland: Path, *, data_bytes: int | None, also: dict[str, Path] | None = None
+) -> Path:
+    """Mount the phone laid out in `folder`: its root. `data_bytes`: the size of /data/local/tmp, kept in memory. also:
+    folders of this machine by their place in the phone, to be read.
 
     The root is mounted beside `folder/root`, which stays writable for whoever plays the phone's kernel.
     """
     root = folder / "mounted"
     bind(folder / "root", root)
     bind(userland / "usr", root / "usr")
+    for place, source in (also or {}).items():
+        bind(source, root / place)
     read_only(root)
     mount("proc", root / "proc", "proc")
     for name, place in BOUND_PROC.items():

@@ -20,7 +20,7 @@ class Options:
     adbkey.pub; the prompt is never answered) or `reject`. mss: TCP's segment size in bytes, None for loopback's.
     max_payload: the largest packet, 4096 on ancient phones. data_bytes: size of /data/local/tmp, None for the disk's.
     reboot_s: how long a reboot that the host asks for keeps the port closed; boot_s: from then to
-    sys.boot_completed."""
+    sys.boot_completed. app: the folder of the app's code for this machine's Java, which then is there to be installed."""
 
     profile: str = "snapdragon855"
     port: int = 0
@@ -34,6 +34,7 @@ class Options:
     reboot_s: float = 1.0
     boot_s: float = 0.5
     environment: dict[str, str] = field(default_factory=dict)
+    app: str = ""
     # set by the fixture
     folder: str = ""
     userland: str = ""

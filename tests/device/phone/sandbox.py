@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.device.phone.app import PhoneApp
 from tests.device.phone.build import build_phone, remove_phone
 from tests.device.phone.control import Control
 from tests.device.phone.daemon import listen
@@ -69,6 +70,7 @@ class Sandbox:
 
     def start(self) -> None:
         self.personality = build_phone(self.folder, self.profile)
+        self.app = PhoneApp(self.folder, self.personality)
         self.root = self.folder / "root"
         ours, theirs = socket.socketpair()
         with theirs, listen(self.options.port, self.options.mss) as listener:

@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from tests.device.phone.app import java_folders
 from tests.device.phone.namespaces import drop_privileges, enter_root, loopback_up, mount_phone
 from tests.device.phone.options import OPTIONS_VARIABLE, Options
 from tests.device.phone.personality import Personality
@@ -27,7 +28,9 @@ def run_stage(serve: Serve, *, private_network: bool = False) -> None:
     options = Options.decode(os.environ[OPTIONS_VARIABLE])
     if os.stat("/proc/self/ns/pid").st_ino == options.machine_pids:
         sys.exit("not in a pid namespace of its own")
-    root = mount_phone(Path(options.folder), Path(options.userland), data_bytes=options.data_bytes)
+    also = {"apex/app": Path(options.app), **java_folders()} if options.app else {}
+    folder, userland = Path(options.folder), Path(options.userland)
+    root = mount_phone(folder, userland, data_bytes=options.data_bytes, also=also)
     worker = os.fork()
     if worker == 0:
         status = 1

@@ -1,4 +1,4 @@
-"""Several devices side by side: a row a network, a column a device."""
+"""Several devices, or several runners of one, side by side: a row a network, a column a device and runner."""
 
 from __future__ import annotations
 
@@ -21,26 +21,54 @@ class AcrossDevices:
     def __init__(self, key: Key) -> None:
         self.runtime, self.precision, self.input_shape, self.fusion, self.emulated = key
         self.devices: list[str] = []
+        self.runners: list[str | None] = []
+        self.kinds: list[tuple[int, str]] = []  # threads and preset
         self.columns: list[str] = []
         self.rows: dict[str, dict[str, RowSummary]] = {}
 
-    def add(self, device: DeviceInfo, preset: str, comparison: Comparison) -> None:
-        """The figures of one device."""
+    def add(self, device: DeviceInfo, runner: str | None, preset: str, comparison: Comparison) -> None:
+        """The figures of one device by one runner."""
         self.devices.append(device.name)
-        again = self.devices.count(device.name)
+        self.runners.append(runner)
+        self.kinds.append((comparison.threads, preset))
+        again = sum(pair == (device.name, runner) for pair in zip(self.devices, self.runners))
         threads = f"{comparison.threads} thread{'s' if comparison.threads > 1 else ''}"
-        column = f"{device.name}{f' ({again})' if again > 1 else ''}, {threads}, {preset}"
+        by = f", {runner}" if runner is not None else ""
+        column = f"{device.name}{f' ({again})' if again > 1 else ''}{by}, {threads}, {preset}"
         self.columns.append(column)
         for summary in comparison.rows:
             self.rows.setdefault(summary.row.label, {})[column] = summary
 
+    @property
+    def differences(self) -> dict[str, dict[str, float | None]]:
+        """Column -> network -> the app's images per second over those of the native runner on the same device, with as
+        many threads and the same preset. Of two runs, one after the other: no pairs, no interval."""
+        found = {}
+        for mine, runner in enumerate(self.runners):
+            for theirs, other in enumerate(self.runners):
+                same = self.devices[mine] == self.devices[theirs] and self.kinds[mine] == self.kinds[theirs]
+                if same and (runner, other) == ("app", "native"):
+                    title = f"{self.columns[mine]}: app / native"
+                    found[title] = {
+                        label: _over(row.get(self.columns[mine]), row.get(self.columns[theirs]))
+                        for label, row in self.rows.items()
+                    }
+        return found
+
+
+def _over(ours: RowSummary | None, theirs: RowSummary | None) -> float | None:
+    if ours is None or theirs is None or ours.images_per_second is None or theirs.images_per_second is None:
+        return None
+    return ours.images_per_second.value / theirs.images_per_second.value
+
 
 def across_devices(runs: Sequence[Run]) -> list[AcrossDevices]:
-    """The tables that hold more than one device, in the order of the runs."""
+    """The tables that hold more than one device or runner, in the order of the runs."""
     tables: dict[Key, AcrossDevices] = {}
     for run in runs:
         device = run.job.device
         for found in summarise(run):
             key = (found.runtime, found.precision, found.input_shape, found.fusion, device.emulated)
-            tables.setdefault(key, AcrossDevices(key)).add(device, run.job.settings.preset, found)
-    return [table for table in tables.values() if len(set(table.devices)) > 1]
+            table = tables.setdefault(key, AcrossDevices(key))
+            table.add(device, run.job.runner, run.job.settings.preset, found)
+    return [table for table in tables.values() if len(set(zip(table.devices, table.runners))) > 1]

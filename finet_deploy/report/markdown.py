@@ -21,6 +21,10 @@ RUNTIME_NAMES = {
     "onnxruntime": "ONNX Runtime",
     "torch_mobile": "PyTorch Mobile (lite)",
 }
+UNPAIRED = (
+    "app / native: images per second of two runs, one after the other. Their rounds are not paired: what heat and other "
+    "work did to one of them is in it."
+)
 COLUMNS = (
     "network",
     "images/s [95 % interval]",
@@ -39,8 +43,11 @@ COLUMNS = (
 def render_markdown(runs: Sequence[Run]) -> str:
     """All runs, a section each, a table per group of comparable rows; the paper's Table 4 where it belongs."""
     parts = ["# Measured throughput", *_across(runs)]
+    several_runners = len({run.job.runner for run in runs}) > 1
     for run in runs:
         title = f"{run.job.suite or 'bundles'} on {run.job.device.name}, preset {run.job.settings.preset}"
+        if several_runners:
+            title += f", runner {run.job.runner or 'unknown'}"
         parts.append(f"## {escape(title)}")
         parts.extend(_section(comparison) for comparison in summarise(run))
         parts.append("### How this was measured\n\n" + _notes(run_notes(run)))
@@ -74,12 +81,22 @@ def _across(runs: Sequence[Run]) -> list[str]:
         runtime = RUNTIME_NAMES.get(table.runtime, table.runtime)
         what = "EMULATED devices, not speeds" if table.emulated else "images/s by device"
         title = f"## {runtime}: {what} ({table.precision}, input {shape}, {table.fusion})"
+        differences = table.differences
         rows = [
-            [label, *(_rate(summaries.get(column)) for column in table.columns)]
+            [
+                label,
+                *(_rate(summaries.get(column)) for column in table.columns),
+                *(_plain_ratio(values[label]) for values in differences.values()),
+            ]
             for label, summaries in table.rows.items()
         ]
-        parts.append(f"{escape(title)}\n\n{render_table(['network', *table.columns], rows)}")
+        text = render_table(["network", *table.columns, *differences], rows)
+        parts.append(f"{escape(title)}\n\n{text}" + (f"\n\n* {UNPAIRED}" if differences else ""))
     return parts
+
+
+def _plain_ratio(value: float | None) -> str:
+    return "–" if value is None else format_significant(value)
 
 
 def _rate(summary: RowSummary | None) -> str:

@@ -343,3 +343,31 @@ def test_several_devices_share_a_table_with_a_column_each_and_emulated_ones_have
 def test_two_runs_of_one_device_make_no_table_across_devices(tmp_path):
     first = on_device(tmp_path, "phone", 10.0)
     assert "by device" not in render_markdown([first, first])
+
+
+def by_runner(tmp_path, runner, ms, **changes):
+    made = rows()
+    device = msgspec.structs.replace(DEVICE, name="phone", **changes)
+    job = msgspec.structs.replace(make_job(made, device=device), runner=runner)
+    return make_run(tmp_path / f"{runner}-{ms}", job, {row.id: ms for row in made})
+
+
+def test_app_and_native_runner_of_one_phone_stand_side_by_side_with_their_difference(tmp_path):
+    runs = [by_runner(tmp_path, "native", 10.0), by_runner(tmp_path, "app", 12.5)]
+    text = render_markdown(runs)
+    table = text.split("\n## ")[1]
+    assert (
+        "| network | phone, native, 1 thread, test | phone, app, 1 thread, test "
+        "| phone, app, 1 thread, test: app / native |" in table
+    )
+    (row,) = [line for line in table.splitlines() if line.startswith("| Finet |")]
+    assert row.endswith("| 0.800 |")
+    assert "Their rounds are not paired" in table
+    assert "## bundles on phone, preset test, runner app" in text
+    frame = pandas.read_csv(io.StringIO(render_csv(runs)))
+    assert sorted(set(frame["runner"])) == ["app", "native"]
+
+
+def test_an_emulated_phones_app_is_not_compared_with_a_real_ones_native_runner(tmp_path):
+    runs = [by_runner(tmp_path, "native", 10.0), by_runner(tmp_path, "app", 12.5, emulated=True)]
+    assert "app / native" not in render_markdown(runs)

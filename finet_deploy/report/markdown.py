@@ -22,8 +22,8 @@ RUNTIME_NAMES = {
     "torch_mobile": "PyTorch Mobile (lite)",
 }
 UNPAIRED = (
-    "app / native: images per second of two runs, one after the other. Their rounds are not paired: what heat and other "
-    "work did to one of them is in it."
+    "app / native: images per second of two runs, one after the other. Their rounds are not paired: what heat and "
+    "other work did to one of them is in it."
 )
 COLUMNS = (
     "network",

@@ -20,7 +20,7 @@ class Options:
     adbkey.pub; the prompt is never answered) or `reject`. mss: TCP's segment size in bytes, None for loopback's.
     max_payload: the largest packet, 4096 on ancient phones. data_bytes: size of /data/local/tmp, None for the disk's.
     reboot_s: how long a reboot that the host asks for keeps the port closed; boot_s: from then to
-    sys.boot_completed. app: the folder of the app's code for this machine's Java, which then is there to be installed."""
+    sys.boot_completed. app: the folder with the app's code for this machine's Java, which then can run there."""
 
     profile: str = "snapdragon855"
     port: int = 0

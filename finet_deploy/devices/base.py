@@ -16,7 +16,7 @@ class Device(Protocol):
 
     @property
     def runner(self) -> str:
-        """The kind of program that makes its visits: `python` or `native`."""
+        """The kind of program that makes its visits: `python`, `native` or `app`."""
 
     @property
     def runtimes(self) -> tuple[str, ...] | None:

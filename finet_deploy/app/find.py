@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from finet_deploy.app.build import MANIFEST_FILE, PACKAGE, _source_key, app_sources
+from finet_deploy.app.build import MANIFEST_FILE, PACKAGE, _source_files, app_sources, source_key
 from finet_deploy.app.parts import ABIS
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.runner.folder import cache_folder
@@ -22,7 +22,7 @@ def app_folder() -> Path:
         return carried
     sources = app_sources()
     if sources is not None:
-        key = _source_key(sources, ABIS)
+        key = source_key(sources, _source_files(sources), ABIS)
         for kind in KINDS:
             folder = cache_folder() / "app" / f"{kind}-{key[:16]}"
             if (folder / MANIFEST_FILE).is_file():

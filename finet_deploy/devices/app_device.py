@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finet_deploy.bench.protocol import Reading, Row
-from finet_deploy.devices.affinity import choose_cores
+from finet_deploy.devices.affinity import big_cores
 from finet_deploy.devices.android import AndroidDevice
 from finet_deploy.devices.app.apk import Apk
 from finet_deploy.devices.app.files import bring_to_app
@@ -82,9 +82,8 @@ class AppDevice(AndroidDevice):
         return Pin(cores=(), mask=Reading(reason=UNPINNED if self._pinned else "not asked for"))
 
     def _watch(self, pinned: Pin, threads: int) -> Watch:
-        """The cores on which it will run most likely: a phone that throttles caps them."""
-        cores = self.facts.cores.value
-        return Watch(choose_cores(cores, threads) if cores else ())
+        """The cores on which it runs most likely: a phone that throttles caps them."""
+        return Watch(big_cores(self._cores)[0] if self.facts.cores.value else ())
 
     def clean(self) -> None:
         """Remove the app and everything else of ours from the phone."""

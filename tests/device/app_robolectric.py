@@ -70,7 +70,13 @@ def run_tests(
     run(command, "compile the app's tests")
     names = [str(item.relative_to(sources / "app/src/test/java"))[:-5].replace("/", ".") for item in code]
     opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("io", "lang", "util")]
-    command = ["java", "-Xmx2g", *opened, "-Drobolectric.offline=true", f"-Drobolectric.dependency.dir={folder()}"]
+    command = [
+        "java",
+        "-Xmx2g",
+        *opened,
+        "-Drobolectric.offline=true",
+        f"-Drobolectric.dependency.dir={folder()}",
+    ]
     command += [f"-Dfinet.golden={DATA}"]
     command += [f"-Dfinet.request={msgspec.json.encode(request).decode()}"]
     # Robolectric puts its own framework before this one; JUnit alone needs it, to look at the classes.

@@ -23,7 +23,12 @@ from tests.device.phone.app import make_apk
 
 # A visit lasts so long that a fault strikes while it is timed.
 LONG = msgspec.structs.replace(
-    SETTINGS, rounds=2, aa_row=False, timed_min_seconds=1.5, timed_max_runs=10_000_000, visit_timeout_seconds=60.0
+    SETTINGS,
+    rounds=2,
+    aa_row=False,
+    timed_min_seconds=1.5,
+    timed_max_runs=10_000_000,
+    visit_timeout_seconds=60.0,
 )
 HASTE = Patience(
     pause_seconds=0.05, away_seconds=10.0, boot_seconds=5.0, poll_seconds=0.2, poll_max_seconds=0.5
@@ -56,11 +61,17 @@ def apk_in(folder: Path, **values: Any) -> Apk:
 
 def app_device(phone: Phone, apk: Apk, said: list[str] | None = None, **options: Any) -> AppDevice:
     """The device, over a connection of its own. said: what it has to say."""
-    values: dict[str, Any] = {"patience": HASTE, "rest": COOL, "note": (said if said is not None else []).append}
+    values: dict[str, Any] = {
+        "patience": HASTE,
+        "rest": COOL,
+        "note": (said if said is not None else []).append,
+    }
     return AppDevice(open_connection(f"tcp:{phone.address}"), apk=apk, **{**values, **options})
 
 
-def app_requests(bundle: Path, folder: Path, settings: Settings = LONG) -> tuple[tuple[Row, ...], VisitRequest]:
+def app_requests(
+    bundle: Path, folder: Path, settings: Settings = LONG
+) -> tuple[tuple[Row, ...], VisitRequest]:
     """The rows of a job for the run folder `folder`, and its first visit."""
     job = build_job(
         [BenchRow(bundle)],

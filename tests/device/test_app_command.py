@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from finet_deploy.app.build import MANIFEST_FILE, AppManifest, _source_key, app_sources
+from finet_deploy.app.build import MANIFEST_FILE, AppManifest, _source_files, app_sources, source_key
 from finet_deploy.app.find import app_folder
 from finet_deploy.app.parts import ABIS
 from finet_deploy.bench.settings import load_suite
@@ -106,7 +106,8 @@ class TestBuilt:
         """What `finet-deploy app build` would leave."""
         sources = app_sources()
         assert sources is not None
-        folder = cache / f"{kind}-{_source_key(sources, ABIS)[:16]}"
+        key = source_key(sources, _source_files(sources), ABIS)
+        folder = cache / f"{kind}-{key[:16]}"
         folder.mkdir(parents=True)
         apk = make_apk(folder / "finet-bench.apk")
         manifest = AppManifest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -57,6 +58,13 @@ def left_over(phone) -> list[str]:
     """What visits left on the phone: processes, and files but those of the bundle."""
     files = [path.name for path in phone.app.files.rglob("*") if path.is_file()]
     return phone.processes() + [name for name in files if not name.endswith((".onnx", ".safetensors"))]
+
+
+def interrupt(phone) -> None:
+    """Ctrl-C as soon as the app's process is there."""
+    while not any(":visit" in line for line in phone.processes()):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGINT)
 
 
 class TestWholePath:
@@ -157,8 +165,7 @@ class TestLink:
 
     def test_ctrl_c_leaves_nothing_running(self, ready):
         device, request, phone, _ = ready
-        timer = threading.Timer(1.5, lambda: signal.raise_signal(signal.SIGINT))
-        timer.start()
+        threading.Thread(target=interrupt, args=(phone,)).start()
         with pytest.raises(KeyboardInterrupt):
             device.run_visit(
                 msgspec.structs.replace(

@@ -276,6 +276,15 @@ class TestStart:
         phone.app.fail_start(None)
         assert problem(device.run_visit(request), request) is None
 
+    def test_a_request_that_the_app_does_not_take_is_told_in_its_words(self, ready):
+        device, request, phone, _ = ready
+        row = msgspec.structs.replace(request.row, threads=0)
+        device.equivalence[row.id] = device.equivalence[request.row.id]
+        (record,) = device.run_visit(msgspec.structs.replace(request, row=row))
+        assert "the app does not take the request" in record.reason
+        assert "threads" in record.reason
+        assert record.phase == "start"
+
     def test_a_service_that_is_not_found_for_a_moment_is_asked_again(self, ready):
         device, request, phone, said = ready
         phone.app.fail_start("Error: Not found; no service started.\n")

@@ -13,6 +13,7 @@ from finet_deploy.devices.app.names import APP_FILES, PACKAGE, PROCESS, SERVICE
 
 __all__ = [
     "ABSENT",
+    "DECLINED",
     "LATE",
     "PID_FILE",
     "REFUSED",
@@ -24,9 +25,10 @@ __all__ = [
     "visit_script",
 ]
 
-UNREADY, REPLACED, REFUSED, ABSENT, VANISHED, LATE = 20, 21, 22, 23, 24, 25  # exit statuses
+UNREADY, REPLACED, REFUSED, ABSENT, VANISHED, LATE, DECLINED = range(20, 27)  # exit statuses
 PID_FILE, SINCE_FILE = "app.pid", "since"
 START_SECONDS = 15
+REFUSED_SUFFIX = ".refused"  # the app adds it to the records' name: why there are none
 
 # The folder is the shell's: the app may write to it because of its mode, or because the file system derives modes
 # from the place (sdcardfs). n counts tenths of a second.
@@ -42,7 +44,7 @@ s=$?
 cat am
 if [ $s -ne 0 ] || grep -qE '^(Error|Exception)|SecurityException' am; then rm -rf "$a"; exit {REFUSED}; fi
 e= p= n=0
-while [ ! -e "$a/records.jsonl" ]; do
+while [ ! -e "$a/records.jsonl" ] && [ ! -e "$a/records.jsonl{refused}" ]; do
   if [ $n -ge {limit} ]; then e={LATE}; break; fi
   if [ -z "$p" ]; then
     p=$(pidof {process}); p=${{p%% *}}
@@ -51,7 +53,7 @@ while [ ! -e "$a/records.jsonl" ]; do
     else sleep 0.2; fi
     n=$((n+2))
   elif [ ! -d "/proc/$p" ]; then
-    [ -e "$a/records.jsonl" ] || e={VANISHED}
+    [ -e "$a/records.jsonl" ] || [ -e "$a/records.jsonl{refused}" ] || e={VANISHED}
     break
   else sleep 1; n=$((n+10)); fi
 done
@@ -61,6 +63,7 @@ if pidof {process} >/dev/null; then am force-stop {package}; fi
 cp "$a"/records.jsonl* "$a"/outputs* . 2>/dev/null
 rm -rf "$a"
 [ -z "$e" ] || exit $e
+[ -e records.jsonl ] || {{ cat records.jsonl{refused}; exit {DECLINED}; }}
 tail -n 1 records.jsonl | grep -q '"type":"end"' && exit 0
 exit 1
 """
@@ -97,4 +100,6 @@ def visit_script(id: str, *, listing: Sequence[str], outputs: bool, seconds: flo
         ABSENT=ABSENT,
         VANISHED=VANISHED,
         LATE=LATE,
+        DECLINED=DECLINED,
+        refused=REFUSED_SUFFIX,
     )

@@ -109,6 +109,8 @@ class AppVisits(VisitRunner):
             return Cause("the app on the phone is another one than was installed: it was updated", again=True)
         if status == visit_script.REFUSED:
             return refused_start(job.log_tail())
+        if status == visit_script.DECLINED:
+            return Cause(f"the app does not take the request: {visible(_last_line(job.log_tail()))}")
         if status == visit_script.UNREADY:
             return Cause(f"the app's folder cannot be written: {visible(job.log_tail())}; unlock the phone")
         told = self._told(job)
@@ -135,6 +137,10 @@ class AppVisits(VisitRunner):
         )
         begun = answers.pop("since").stdout.decode("ascii", "replace").strip()[:19]
         return cause_of(answers, begun) if begun else None
+
+
+def _last_line(text: str) -> str:
+    return text.strip().rpartition("\n")[2]
 
 
 def refused_start(answer: str) -> Cause:

@@ -48,7 +48,10 @@ Examples:
 )  # fmt: skip
 @click.option("--threads", type=int, help="Of each runtime; default: 1, on a phone its big cores.")
 @click.option(
-    "--runtimes", "--runtime", metavar="LIST", help="Comma-separated; default: all that every bundle has a file for."
+    "--runtimes",
+    "--runtime",
+    metavar="LIST",
+    help="Comma-separated; default: all that every bundle has a file for.",
 )
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="Run folder (default runs/<what>-<time>)."

@@ -61,8 +61,8 @@ def left_over(phone) -> list[str]:
 
 
 def interrupt(phone) -> None:
-    """Ctrl-C as soon as the app's process is there."""
-    while not any(":visit" in line for line in phone.processes()):
+    """Ctrl-C as soon as the app writes records."""
+    while not list(phone.app.files.rglob("*.unfinished")):
         time.sleep(0.05)
     os.kill(os.getpid(), signal.SIGINT)
 

@@ -277,7 +277,7 @@ class TestStart:
         assert problem(device.run_visit(request), request) is None
 
     def test_a_request_that_the_app_does_not_take_is_told_in_its_words(self, ready):
-        device, request, phone, _ = ready
+        device, request, *_ = ready
         row = msgspec.structs.replace(request.row, threads=0)
         device.equivalence[row.id] = device.equivalence[request.row.id]
         (record,) = device.run_visit(msgspec.structs.replace(request, row=row))

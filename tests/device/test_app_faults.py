@@ -223,13 +223,14 @@ class TestEnds:
         assert phone.app.installations() == 2
         assert any("it was updated" in text for text in said)
 
-    def test_an_app_that_hangs_is_ended_at_the_visits_limit(self, ready):
+    @pytest.mark.parametrize(("kind", "told"), [("hang", ""), ("anr_dialog", "stopped responding .ANR.")])
+    def test_an_app_that_hangs_is_ended_at_the_visits_limit(self, ready, kind, told):
         device, request, phone, _ = ready
-        phone.app.set_fate("hang")
+        phone.app.set_fate(kind, "executing service")
         settings = msgspec.structs.replace(LONG, visit_timeout_seconds=15.0)
         begun = time.monotonic()
         records = device.run_visit(msgspec.structs.replace(request, settings=settings))
-        assert "no result within 15 s" in records[-1].reason
+        assert re.search(f"no result within 15 s.*{told}", records[-1].reason)
         assert time.monotonic() - begun < 60
         assert phone.processes() == []
         assert problem(device.run_visit(request), request) is None

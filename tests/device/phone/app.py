@@ -16,7 +16,7 @@ from tests.device.phone.personality import Personality
 __all__ = ["FATES", "PhoneApp", "java_folders", "make_apk"]
 
 PACKAGE = "org.finetdeploy.app"
-FATES = ("crash", "native", "anr", "memory", "permission", "updated", "user", "gone", "hang")
+FATES = ("crash", "native", "anr", "memory", "permission", "updated", "user", "gone", "hang", "anr_dialog")
 SYSTEM = ("packages", "log", "exits", "tmp")
 # An app's process goes by its package's name, not by the program's; and phones have no /tmp.
 SHIM = """\

@@ -39,7 +39,7 @@ with contextlib.suppress(FinetDeployError):  # of the user's cache; the builds h
     STAND_IN = stand_in_folder()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def files():
     for tool in DEBIAN:
         if shutil.which(tool) is None:
@@ -70,7 +70,7 @@ class Built:
         return {name: Entry(content, stored=name in stored) for name, content in zip_entries(data).items()}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # the environment is changed for this file alone
 def built(files, tmp_path_factory):
     seen = {}
 

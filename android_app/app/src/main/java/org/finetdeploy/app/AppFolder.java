@@ -10,6 +10,7 @@ import java.util.Arrays;
 import java.util.List;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.files.Files;
 import org.finetdeploy.core.run.RunFolder;
 
 /** The app's own external folder, to which adb can push: nothing outside it is read or written. */
@@ -30,26 +31,22 @@ final class AppFolder {
         return root.getPath();
     }
 
-    /** A path inside the folder; Problem for one that is absent or leads out. */
+    /** A path inside the folder; Problem for one that leads out. */
     Path resolve(String relative) {
-        try {
-            File file = new File(root, relative).getCanonicalFile();
-            String inside = root.getCanonicalPath() + File.separator;
-            if (relative.isEmpty() || !file.getPath().startsWith(inside)) {
-                throw new Problem("path '" + relative + "' leaves the app's folder");
-            }
-            return file.toPath();
-        } catch (IOException error) {
-            throw new Problem("cannot read: " + Problem.firstLine(error) + ": " + relative, error);
-        }
+        return Files.inside(root.toPath(), relative);
     }
 
-    /** A path of {@link #resolve} as it was given. */
+    /** Problem for a file that is not in the folder. */
+    void check(Path file) {
+        Files.inside(root.toPath(), relative(file));
+    }
+
+    /** A path as {@link #resolve} takes it. */
     String relative(Path path) {
         try {
-            return root.getCanonicalFile().toPath().relativize(path).toString();
+            return root.toPath().toRealPath().relativize(path.toFile().getCanonicalFile().toPath()).toString();
         } catch (IOException error) {
-            throw new Problem("cannot read: " + Problem.firstLine(error), error);
+            throw Files.cannot("read", path, error);
         }
     }
 

@@ -104,6 +104,8 @@ public final class VisitService extends Service {
     private void run(Intent intent) throws IOException {
         AppFolder folder = new AppFolder(this);
         VisitRequest request = VisitRequest.read(folder.resolve(extra(intent, REQUEST)), Schema.load());
+        folder.check(request.artifact);
+        folder.check(request.golden);
         String outputs = intent.getStringExtra(OUTPUTS);
         Engines engines = new Engines(new ExecuTorchEngine(), new OnnxRuntimeEngine(), new TorchMobileEngine());
         String runner = "finet-deploy " + Version.TOOL + " app on Android " + Build.VERSION.RELEASE;

@@ -90,6 +90,7 @@ public class AppTest {
         write("r/job.json", new String(Files.readAllBytes(new File(data, "bench/job.json").toPath()), "UTF-8"));
         String records = new String(Files.readAllBytes(new File(data, "bench/records.jsonl").toPath()), "UTF-8");
         write("r/records.jsonl", records);
+        write("bundle/model.onnx", "model");
         MainActivity main = Robolectric.setupActivity(MainActivity.class);
         ListView list = (ListView) content(main);
         Shadows.shadowOf(list).performItemClick(0);
@@ -215,13 +216,25 @@ public class AppTest {
     }
 
     @Test
+    public void aRequestForAFileOutsideTheAppsFolderIsRefused() throws Exception {
+        write("request.json", System.getProperty("finet.request")
+                .replace("ARTIFACT", "/proc/version")
+                .replace("GOLDEN", new File(root, "golden.safetensors").getPath()));
+        refused("request.json");
+    }
+
+    @Test
     public void aRequestOutsideTheAppsFolderIsNotRead() throws Exception {
-        start("../request.json", "records.jsonl");
+        refused("../request.json");
+    }
+
+    private void refused(String request) throws Exception {
+        start(request, "records.jsonl");
         for (int i = 0; i < 200 && ShadowLog.getLogsForTag("finet-bench").isEmpty(); i++) {
             Thread.sleep(50);
         }
         String word = ShadowLog.getLogsForTag("finet-bench").get(0).msg;
-        assertTrue(word, word.contains("leaves the app's folder"));
+        assertTrue(word, word.contains("leaves its folder"));
         assertFalse(new File(root, "records.jsonl").exists());
         Path refused = new File(root, "records.jsonl.refused").toPath();
         for (int i = 0; i < 200 && !Files.exists(refused); i++) {

@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileSystemException;
+import java.nio.file.InvalidPathException;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
 import java.nio.file.StandardCopyOption;
@@ -74,6 +75,23 @@ public final class Files {
         } catch (IOException error) {
             part.toFile().delete();
             throw cannot("write", path, error);
+        }
+    }
+
+    /** {@code folder/relative}; Problem when it is absolute, climbs out with {@code ..}, or a link leads out. */
+    public static Path inside(Path folder, String relative) {
+        try {
+            Path root = folder.toRealPath();
+            Path path = root.resolve(relative).normalize();
+            Path real = path.toFile().getCanonicalFile().toPath();
+            if (relative.isEmpty() || path.equals(root) || !path.startsWith(root) || !real.startsWith(root)) {
+                throw new Problem("path '" + relative + "' leaves its folder [" + folder + "]");
+            }
+            return real;
+        } catch (InvalidPathException error) {
+            throw new Problem("'" + Problem.firstLine(relative) + "' is no path", error);
+        } catch (IOException error) {
+            throw cannot("read", folder, error);
         }
     }
 

@@ -1,5 +1,7 @@
 package org.finetdeploy.core.run;
 
+import static org.finetdeploy.core.files.Files.inside;
+
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -75,8 +77,8 @@ public final class JobRun {
             Files.deleteIfExists(folder.resolve("visit.jsonl.unfinished"));
             Job job = run.job;
             Path bundle = resolver.resolve(job.bundleOf(job.rowOf(visit)));
-            Path artifact = bundle.resolve(job.artifactOf(job.rowOf(visit)));
-            Path golden = bundle.resolve(job.goldenOf(job.rowOf(visit)));
+            Path artifact = inside(bundle, job.artifactOf(job.rowOf(visit)));
+            Path golden = inside(bundle, job.goldenOf(job.rowOf(visit)));
             Path request = folder.resolve("visit.json");
             Files.write(request, JsonWriter.compact(job.request(visit, artifact.toString(), golden.toString())));
             launcher.start(request, records);

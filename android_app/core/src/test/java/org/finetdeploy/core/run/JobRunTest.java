@@ -87,7 +87,7 @@ public class JobRunTest {
 
     private RunFolder run(VisitLauncher launcher) throws InterruptedException {
         RunFolder run = new RunFolder(folder, schema);
-        new JobRun(run, folder, launcher).run(relative -> folder.resolve(relative), (done, total) -> { });
+        new JobRun(run, folder, launcher).run(relative -> folder, (done, total) -> { });
         return run;
     }
 
@@ -225,6 +225,24 @@ public class JobRunTest {
     }
 
     @Test
+    @SuppressWarnings("unchecked")
+    public void noFileOutsideItsBundleIsRun() throws Exception {
+        for (String path : Arrays.asList("../../etc/passwd", "/etc/passwd", "", ".", "link/passwd", "a/../..")) {
+            Map<String, Object> job = JsonParser.parseObject(Resources.golden("bench/job.json"));
+            for (Object row : (List<Object>) job.get("rows")) {
+                ((Map<String, Object>) ((Map<String, Object>) row).get("artifact")).put("file", path);
+            }
+            Files.write(folder.resolve("job.json"), JsonWriter.compact(job));
+            Files.deleteIfExists(folder.resolve("records.jsonl"));
+            Files.deleteIfExists(folder.resolve("link"));
+            Files.createSymbolicLink(folder.resolve("link"), java.nio.file.Paths.get("/etc"));
+            RunFolder run = run(good);
+            assertTrue(path, last(run, 0).get("reason").toString().contains("leaves its folder"));
+        }
+        assertEquals("[]", visited.toString());
+    }
+
+    @Test
     public void aLauncherThatCannotStartIsAnInvalidVisit() throws Exception {
         RunFolder run = run(new Launcher() {
             @Override
@@ -239,7 +257,7 @@ public class JobRunTest {
     public void aRunIsStoppedBetweenTwoVisits() throws Exception {
         RunFolder run = new RunFolder(folder, schema);
         JobRun job = new JobRun(run, folder, good);
-        job.run(relative -> folder.resolve(relative), (done, total) -> {
+        job.run(relative -> folder, (done, total) -> {
             if (done == 2) {
                 job.stop();
             }

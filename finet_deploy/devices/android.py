@@ -220,12 +220,12 @@ class AndroidDevice:
         pinned = self._pin(request.row.threads)
         watch = self._watch(pinned, request.row.threads)
         name = f"round {request.visit.round + 1} of {request.row.label}"
-        records = visits.run(on_phone(request, self._folder), pinned, watch, name=name).records
+        outcome = visits.run(on_phone(request, self._folder), pinned, watch, name=name)
         after = self.state()
         visit = PhoneVisit(
             visit=request.visit.index,
             attempt=attempt,
-            repeated_because=repeated,
+            repeated_because=(*repeated, *outcome.repeated_because),
             contaminated=contamination(before, after, watch, pinned.cores if pinned.mask.value else None),
             rest=rest,
             pin=pinned,
@@ -236,7 +236,7 @@ class AndroidDevice:
         )
         self.visits.append(visit)
         self._record(visit)
-        return records, visit
+        return outcome.records, visit
 
     def clean(self) -> None:
         """Remove everything of ours from the phone. `PhoneBusy` when somebody is using it."""

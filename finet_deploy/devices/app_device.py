@@ -75,8 +75,21 @@ class AppDevice(AndroidDevice):
         )
         self._note(f"{self._connection.name}: {sent} of {len({file.path for file in files})} files sent")
         return AppVisits(
-            self._connection, self._folder, "", self._patience, self._note, also=also, app=self._app
+            self._connection,
+            self._folder,
+            "",
+            self._patience,
+            self._note,
+            also=also,
+            app=self._app,
+            put_right=self._put_right,
         )
+
+    def _put_right(self) -> None:
+        """The app as it was, on a phone that is at rest again."""
+        self._app.ensure()
+        _, rest = self._gate.wait(self._awake_state, new_round=False)
+        rest.check(self._connection.name)
 
     def _pin(self, threads: int) -> Pin:
         return Pin(cores=(), mask=Reading(reason=UNPINNED if self._pinned else "not asked for"))

@@ -94,10 +94,14 @@ class PhoneVisit(msgspec.Struct, tag_field="type", tag="visit", frozen=True, kw_
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one job. records: end with `End` or `Invalid`. taken: the phone ended it, not its own fault."""
+    """What came of one job. records: end with `End` or `Invalid`. taken: the phone ended it, not its own fault.
+
+    repeated_because: what ended the tries before, where it was tried again.
+    """
 
     records: list[Record]
     taken: bool = False
+    repeated_because: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

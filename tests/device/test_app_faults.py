@@ -14,6 +14,7 @@ from finet_deploy.bench.validity import visit_problem
 from finet_deploy.devices.adb.errors import PhoneError, PhoneNoSpace
 from finet_deploy.devices.app.install import AppLocked
 from finet_deploy.devices.app.pm_answers import AppRefused
+from finet_deploy.devices.phone_log import PhoneVisit, read_lines
 from tests.device.app_setup import LONG, apk_in, app_device, app_phone, app_requests, why_no_app
 from tests.device.runner_native import export_tiny
 
@@ -199,7 +200,7 @@ class TestEnds:
         assert record.phase == "start"
 
     @pytest.mark.parametrize(("kind", "installed"), [("permission", 1), ("updated", 2)])
-    def test_what_can_be_put_right_is_put_right_and_the_visit_counts(self, ready, kind, installed):
+    def test_what_can_be_put_right_is_put_right_and_the_visit_counts(self, ready, tmp_path, kind, installed):
         device, request, phone, said = ready
         phone.app.set_fate(kind)
         assert problem(device.run_visit(request), request) is None
@@ -208,6 +209,8 @@ class TestEnds:
         assert timed_starts(phone) == 2
         words = {"permission": "a permission of the app was changed", "updated": "the app was updated"}
         assert any(words[kind] in text for text in said)
+        (visit,) = [line for line in read_lines(tmp_path / "run") if isinstance(line, PhoneVisit)]
+        assert len(visit.repeated_because) == 1 and words[kind] in visit.repeated_because[0]
 
     def test_an_app_that_is_updated_again_and_again_is_named_and_not_measured(self, ready):
         device, request, phone, _ = ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -53,9 +54,10 @@ STARTS: tuple[tuple[str, str, bool], ...] = (
 
 @dataclass(frozen=True)
 class AppVisits(VisitRunner):
-    """Runs visits in the app; `runner` is of no use to it. app: what is put right before a visit is tried again."""
+    """Runs visits in the app; `runner` is of no use to it. put_right: done before a visit is tried again."""
 
     app: AppOnPhone = field(kw_only=True)
+    put_right: Callable[[], None] = field(kw_only=True)
     causes: list[Cause] = field(default_factory=list)
 
     def run(
@@ -63,15 +65,17 @@ class AppVisits(VisitRunner):
     ) -> Outcome:
         """See `VisitRunner.run`. Once more when the app was updated or a permission was changed under it."""
         request = on_phone(request, APP_FILES)
-        for attempt in range(1, TRIES + 1):
+        repeated: tuple[str, ...] = ()
+        while True:
             self.causes.clear()
             outcome = super().run(request, pinned, watch, name=name, outputs=outputs)
             cause = self.causes[-1] if self.causes else Cause("")
-            if not cause.again or attempt == TRIES:
-                break
+            if not cause.again or len(repeated) + 1 == TRIES:
+                taken = outcome.taken or (cause.taken and not cause.again)
+                return Outcome(outcome.records, taken, repeated)
             self.note(f"{self.connection.name}: {name} is done again: {cause.reason}")
-            self.app.ensure()
-        return Outcome(outcome.records, outcome.taken or (cause.taken and not cause.again))
+            repeated += (cause.reason,)
+            self.put_right()
 
     def _command(self, job: RemoteJob, request: VisitRequest, pinned: Pin, outputs: bool) -> str:
         seconds = request.settings.visit_timeout_seconds - MARGIN_SECONDS

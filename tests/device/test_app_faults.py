@@ -280,6 +280,16 @@ class TestStart:
         phone.app.fail_start(None)
         assert problem(device.run_visit(request), request) is None
 
+    def test_a_first_start_that_the_phone_refuses_ends_the_run_with_what_to_do(
+        self, phone, setting, tmp_path
+    ):
+        phone.app.fail_start(BACKGROUND)
+        with (
+            app_device(phone, apk_in(tmp_path)) as device,
+            pytest.raises(AppRefused, match="to make its folder: the phone lets nothing start.*unlock it"),
+        ):
+            device.prepare(setting[0], tmp_path / "run")
+
     def test_a_request_that_the_app_does_not_take_is_told_in_its_words(self, ready):
         device, request, *_ = ready
         row = msgspec.structs.replace(request.row, threads=0)

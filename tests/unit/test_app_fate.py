@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finet_deploy.devices.adb.errors import PhoneNoSpace
+from finet_deploy.devices.app.am_answers import is_refusal, refused_start
 from finet_deploy.devices.app.fate import (
     FATE_COMMANDS,
     cause_of,
@@ -21,7 +22,6 @@ from finet_deploy.devices.app.pm_answers import (
     refused_install,
     succeeded,
 )
-from finet_deploy.devices.app.visits import refused_start
 from finet_deploy.devices.sections import Section
 
 SINCE = "2026-10-01 19:00:00"
@@ -156,6 +156,12 @@ def test_a_full_phone_is_told_in_both_of_its_wordings():
         b"IOException: Requested internal only, but not enough space",
     ):
         assert isinstance(refused_install("phone", text), PhoneNoSpace)
+
+
+def test_what_starts_nothing_is_told_from_what_starts():
+    assert not is_refusal("Starting service: Intent { cmp=org.finetdeploy.app/.VisitService (has extras) }\n")
+    assert is_refusal("Starting service: Intent { x }\nError: Not found; no service started.\n")
+    assert is_refusal("\nException occurred while executing 'start-foreground-service':\n")
 
 
 def test_only_a_line_of_its_own_is_success():

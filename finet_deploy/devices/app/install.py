@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from finet_deploy.devices.adb.connection import quote
 from finet_deploy.devices.adb.errors import PhoneError, PhoneTimeout
+from finet_deploy.devices.app.am_answers import is_refusal, refused_start
 from finet_deploy.devices.app.apk import Apk
 from finet_deploy.devices.app.names import APP_FILES, PACKAGE, PROCESS, SERVICE
 from finet_deploy.devices.app.pm_answers import AppRefused, installed_listing, refused_install, succeeded
@@ -153,7 +154,11 @@ class AppOnPhone:
         doing = "waiting for the app to make its folder"
         if b"yes" in self._ask({"there": there}, doing)["there"].stdout:
             return
-        answer = self._shell(f"am start-foreground-service -n {SERVICE}", doing)
+        answer = self._shell(f"am start-foreground-service -n {SERVICE}", doing).decode("utf-8", "replace")
+        if is_refusal(answer):
+            cause = refused_start(answer)
+            do = "then try again" if "unlock" in cause.reason else None
+            raise AppRefused(self._connection.name, doing, cause.reason, do=do)
         deadline = time.monotonic() + FIRST_START_SECONDS
         while b"yes" not in self._ask({"there": there}, doing)["there"].stdout:
             if time.monotonic() > deadline:

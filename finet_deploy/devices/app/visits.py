@@ -13,6 +13,7 @@ from finet_deploy.bench.protocol import UNFINISHED, Invalid, VisitRequest
 from finet_deploy.devices.adb.connection import quote
 from finet_deploy.devices.adb.errors import visible
 from finet_deploy.devices.app import visit_script
+from finet_deploy.devices.app.am_answers import refused_start
 from finet_deploy.devices.app.fate import FATE_COMMANDS, Cause, cause_of
 from finet_deploy.devices.app.install import AppOnPhone
 from finet_deploy.devices.app.names import APP_FILES
@@ -26,30 +27,10 @@ from finet_deploy.devices.sections import ask
 if TYPE_CHECKING:
     from finet_deploy.devices.adb.connection import Connection
 
-__all__ = ["AppVisits", "discard_app_jobs", "refused_start"]
+__all__ = ["AppVisits", "discard_app_jobs"]
 
 MARGIN_SECONDS = 10.0  # between the script's own limit and that of its job, for ending the app and tidying up
 TRIES = 2
-# The end of what `am` printed -> what it means, what to do, and whether it may go well once the app is put right.
-STARTS: tuple[tuple[str, str, bool], ...] = (
-    (
-        "no service started",
-        "the phone does not find the app's service: the app is disabled, or being updated",
-        True,
-    ),
-    ("Requires permission", "adb's shell lacks the permission to start the app's service", False),
-    (
-        "app is in background",
-        "the phone lets nothing start in the background; unlock it, keep its screen on, and measure again",
-        False,
-    ),
-    (
-        "not allowed",
-        "the phone lets nothing start while it is locked; unlock it, keep its screen on, and measure again",
-        False,
-    ),
-    ("SecurityException", "the phone's policy does not let adb's shell start the app's service", False),
-)
 
 
 @dataclass(frozen=True)
@@ -145,15 +126,6 @@ class AppVisits(VisitRunner):
 
 def _last_line(text: str) -> str:
     return text.strip().rpartition("\n")[2]
-
-
-def refused_start(answer: str) -> Cause:
-    """What `am start-foreground-service` said instead of starting."""
-    said = visible(" ".join(line for line in answer.splitlines() if not line.startswith("Starting service")))
-    for sign, meaning, again in STARTS:
-        if sign in said:
-            return Cause(f"{meaning} (am says: {said})", again=again)
-    return Cause(f"the phone did not start the app's service (am says: {said})")
 
 
 def discard_app_jobs(connection: Connection, patience: Patience) -> None:

@@ -60,11 +60,15 @@ def left_over(phone) -> list[str]:
     return phone.processes() + [name for name in files if not name.endswith((".onnx", ".safetensors"))]
 
 
-def interrupt(phone) -> None:
-    """Ctrl-C as soon as the app writes records."""
-    while not list(phone.app.files.rglob("*.unfinished")):
-        time.sleep(0.05)
-    os.kill(os.getpid(), signal.SIGINT)
+def once_it_runs(phone, strike) -> None:
+    """Do `strike` as soon as the app writes records, beside the test."""
+
+    def wait() -> None:
+        while not list(phone.app.files.rglob("*.unfinished")):
+            time.sleep(0.05)
+        strike()
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 class TestWholePath:
@@ -145,7 +149,7 @@ class TestLink:
 
     def test_a_phone_that_restarts_is_named_and_the_next_visit_counts(self, ready):
         device, request, phone, _ = ready
-        threading.Timer(1.2, lambda: phone.reboot(0.5)).start()
+        once_it_runs(phone, lambda: phone.reboot(0.5))
         records = device.run_visit(request)
         assert isinstance(records[-1], Invalid)
         assert "started anew" in records[-1].reason
@@ -153,7 +157,7 @@ class TestLink:
 
     def test_a_phone_that_stays_away_ends_the_run_with_what_to_do(self, ready):
         device, request, phone, said = ready
-        threading.Timer(1.0, lambda: phone.strike("unplug")).start()
+        once_it_runs(phone, lambda: phone.strike("unplug"))
         with pytest.raises(PhoneGone, match="round 1 of"):
             device.run_visit(
                 msgspec.structs.replace(
@@ -165,7 +169,7 @@ class TestLink:
 
     def test_ctrl_c_leaves_nothing_running(self, ready):
         device, request, phone, _ = ready
-        threading.Thread(target=interrupt, args=(phone,)).start()
+        once_it_runs(phone, lambda: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             device.run_visit(
                 msgspec.structs.replace(

@@ -30,6 +30,7 @@ def caught_lines(monkeypatch):
 def test_each_device_gets_every_option_of_this_command_line(capsys, tmp_path, monkeypatch):
     caught = caught_lines(monkeypatch)
     options = ["--preset", "demo", "--threads", 2, "--runtimes", "executorch", "--unpinned", "--emulated"]
+    options += ["--runner", "app", "--apk", tmp_path / "app.apk"]
     devices = ["--device", "A1", "--device", "tcp:10.0.0.2:5555"]
     line = error_line(capsys, FAILED, "bench", "x=one", "two", *devices, *options, "-o", tmp_path / "run")
     assert "no device was measured" in line
@@ -39,6 +40,7 @@ def test_each_device_gets_every_option_of_this_command_line(capsys, tmp_path, mo
         expected = {"bundles": ("x=one", "two"), "devices": (name,), "output": tmp_path / "run" / folder}
         expected |= {"preset": "demo", "threads": 2, "runtimes": "executorch", "unpinned": True}
         expected |= {"emulated": True, "clean": False, "resume": None, "suite": None}
+        expected |= {"runner": "app", "apk": tmp_path / "app.apk"}
         assert {key: given_[key] for key in expected} == expected
 
 

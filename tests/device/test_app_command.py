@@ -132,6 +132,9 @@ class TestBuilt:
         apk = self.build(cache, "debug")
         found = find_apk()
         assert (found.path, found.version, found.runtimes) == (apk, "1.2.3", ("onnxruntime",))
+        assert find_apk(apk) == found, "named by hand it is the same"
+        apk.write_bytes(apk.read_bytes() + b"x")
+        assert find_apk(apk).version is None, "the manifest beside it is another one's"
         release = self.build(cache, "release", runtimes={})
         assert find_apk().path == release
         assert find_apk().runtimes == APP_RUNTIMES

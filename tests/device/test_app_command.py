@@ -26,8 +26,6 @@ from tests.device.phone.app import make_apk
 from tests.device.test_bench_phone import adb_server  # noqa: F401 - a fixture
 from tests.shared_bundles import table4_bundles
 
-AGREEMENT = 1e-6
-
 
 @pytest.fixture(scope="module")
 def table4(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -66,7 +64,7 @@ def test_the_table4_suite_runs_end_to_end_in_the_app(table4, tmp_path):
     assert all(row["valid_visits"] == 1 and row["images_per_second"] for row in found)
     proofs = [line.equivalence for line in read_lines(run) if isinstance(line, PhoneProof)]
     assert len(proofs) == len(found)
-    assert max(max(proof.errors.values()) for proof in proofs) <= AGREEMENT
+    assert all(proof.passed and len(proof.errors) >= 3 for proof in proofs), proofs
     report = (run / "report.md").read_text()
     assert "Runner: app." in report
     assert "emulated: these are not speeds of a real device" in report

@@ -35,6 +35,7 @@ PACKAGE = Path(__file__).resolve().parent
 MODULES = ("core", "engines", "app")
 MANIFEST_FILE = "app.json"
 RULES = "proguard.pro"
+LICENCES = "assets/licenses"
 
 Step = Callable[[str], None]
 
@@ -123,7 +124,8 @@ def compile_app(
 def _source_files(sources: Path) -> list[Path]:
     """All that the APK is made from, in a fixed order."""
     found = [sources / "app" / "AndroidManifest.xml", sources / "app" / RULES]
-    found += [path for path in (sources / "app" / "res").rglob("*") if path.is_file()]
+    for folder in ("res", "assets"):
+        found += [path for path in (sources / "app" / folder).rglob("*") if path.is_file()]
     for module in MODULES:
         found += [path for path in (sources / module / "src" / "main").rglob("*") if path.is_file()]
     return sorted(found)
@@ -203,11 +205,24 @@ class _Build:
         for name, data in shrunk.items():
             if not name.endswith(".class") and not name.startswith("META-INF/"):
                 entries[name] = Entry(data)
+        entries |= self._licences(parts)
         for abi in self.abis:
             for part in parts:
                 for name, data in part.native(abi).items():
                     entries[f"lib/{abi}/{name}"] = Entry(data, stored=True)
         return entries
+
+    def _licences(self, parts: Sequence[Archive]) -> dict[str, Entry]:
+        """Who wrote what is in the APK, and on which terms."""
+        texts = {file.name: file.read_bytes() for file in (self.sources / "app" / LICENCES).iterdir()}
+        lines = ["This app holds, unchanged but for the removal of what it does not use:", ""]
+        for part in parts:
+            texts |= part.licences()
+            library = part.library
+            lines += [f"{library.name} {library.version} ({library.coordinate}): {library.licence}"]
+            lines += [f"  {library.note}"] if library.note else []
+        texts["NOTICE.txt"] = ("\n".join(lines) + "\n").encode()
+        return {f"{LICENCES}/{name}": Entry(data) for name, data in texts.items()}
 
     def _write_manifest(self, folder: Path, apk: Path, unsigned: str, notes: Sequence[str]) -> None:
         manifest = AppManifest(

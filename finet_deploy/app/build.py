@@ -81,12 +81,16 @@ def build_app(
     chosen = tuple(abi for abi in ABIS if abi in abis)
     key = release_key() or debug_key()
     wanted = source_key(sources, _source_files(sources), chosen)
-    cached = cache_folder() / "app" / f"{key.kind}-{wanted[:16]}"
+    series = f"{key.kind}-{'-'.join(chosen)}"
+    cached = cache_folder() / "app" / f"{series}.{wanted[:16]}"
     if force or not (cached / MANIFEST_FILE).is_file():
         with temporary_directory_beside(cached) as folder:
             with temporary_directory_beside(cached) as scratch:
                 _Build(sources, chosen, key, wanted, scratch, progress).run(folder)
             replace_directory(folder, cached)
+        for old in cached.parent.glob(f"{series}.*"):
+            if old != cached:  # of older sources, 100 MB for each ABI
+                shutil.rmtree(old, ignore_errors=True)
     else:
         progress(f"{cached}: up to date")
     if out is not None:
@@ -173,11 +177,13 @@ class _Build:
         sign(unsigned, apk, self.key)
         self.progress("check the APK")
         report = check_apk(apk, aapt2=aapt2, classes=classes, archives=parts, abis=self.abis)
+        refused = cache_folder() / "app" / "refused.apk"
+        refused.unlink(missing_ok=True)
         if report.problems:
-            shutil.copyfile(apk, cache_folder() / "app" / "refused.apk")
+            shutil.copyfile(apk, refused)
             raise FinetDeployError(
                 f"the APK has {len(report.problems)} problems: {'; '.join(report.problems[:8])}",
-                where=str(cache_folder() / "app" / "refused.apk"),
+                where=str(refused),
                 do="see the list",
             )
         self._write_manifest(folder, apk, sha256_bytes(unsigned.read_bytes()), report.notes)

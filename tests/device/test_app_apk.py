@@ -100,6 +100,7 @@ def test_two_builds_give_the_same_bytes_before_they_are_signed(built, tmp_path):
     assert manifest.unsigned_sha256 == built.manifest.unsigned_sha256
     assert sha256_file(tmp_path / "copy.apk") == manifest.sha256
     assert manifest.abis == ABIS
+    assert [path.name for path in again.parent.glob("debug-x86_64.*")] == [again.name]
     assert set(manifest.runtimes) == {"executorch", "onnxruntime", "torch_mobile"}
 
 

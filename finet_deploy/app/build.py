@@ -35,6 +35,7 @@ PACKAGE = Path(__file__).resolve().parent
 MODULES = ("core", "engines", "app")
 MANIFEST_FILE = "app.json"
 RULES = "proguard.pro"
+LICENCES = "assets/licenses"
 
 Step = Callable[[str], None]
 
@@ -80,12 +81,16 @@ def build_app(
     chosen = tuple(abi for abi in ABIS if abi in abis)
     key = release_key() or debug_key()
     wanted = source_key(sources, _source_files(sources), chosen)
-    cached = cache_folder() / "app" / f"{key.kind}-{wanted[:16]}"
+    series = f"{key.kind}-{'-'.join(chosen)}"
+    cached = cache_folder() / "app" / f"{series}.{wanted[:16]}"
     if force or not (cached / MANIFEST_FILE).is_file():
         with temporary_directory_beside(cached) as folder:
             with temporary_directory_beside(cached) as scratch:
                 _Build(sources, chosen, key, wanted, scratch, progress).run(folder)
             replace_directory(folder, cached)
+        for old in cached.parent.glob(f"{series}.*"):
+            if old != cached:  # of older sources, 100 MB for each ABI
+                shutil.rmtree(old, ignore_errors=True)
     else:
         progress(f"{cached}: up to date")
     if out is not None:
@@ -123,7 +128,8 @@ def compile_app(
 def _source_files(sources: Path) -> list[Path]:
     """All that the APK is made from, in a fixed order."""
     found = [sources / "app" / "AndroidManifest.xml", sources / "app" / RULES]
-    found += [path for path in (sources / "app" / "res").rglob("*") if path.is_file()]
+    for folder in ("res", "assets"):
+        found += [path for path in (sources / "app" / folder).rglob("*") if path.is_file()]
     for module in MODULES:
         found += [path for path in (sources / module / "src" / "main").rglob("*") if path.is_file()]
     return sorted(found)
@@ -171,11 +177,13 @@ class _Build:
         sign(unsigned, apk, self.key)
         self.progress("check the APK")
         report = check_apk(apk, aapt2=aapt2, classes=classes, archives=parts, abis=self.abis)
+        refused = cache_folder() / "app" / "refused.apk"
+        refused.unlink(missing_ok=True)
         if report.problems:
-            shutil.copyfile(apk, cache_folder() / "app" / "refused.apk")
+            shutil.copyfile(apk, refused)
             raise FinetDeployError(
                 f"the APK has {len(report.problems)} problems: {'; '.join(report.problems[:8])}",
-                where=str(cache_folder() / "app" / "refused.apk"),
+                where=str(refused),
                 do="see the list",
             )
         self._write_manifest(folder, apk, sha256_bytes(unsigned.read_bytes()), report.notes)
@@ -203,11 +211,24 @@ class _Build:
         for name, data in shrunk.items():
             if not name.endswith(".class") and not name.startswith("META-INF/"):
                 entries[name] = Entry(data)
+        entries |= self._licences(parts)
         for abi in self.abis:
             for part in parts:
                 for name, data in part.native(abi).items():
                     entries[f"lib/{abi}/{name}"] = Entry(data, stored=True)
         return entries
+
+    def _licences(self, parts: Sequence[Archive]) -> dict[str, Entry]:
+        """Who wrote what is in the APK, and on which terms."""
+        texts = {file.name: file.read_bytes() for file in (self.sources / "app" / LICENCES).iterdir()}
+        lines = ["This app holds, unchanged but for the removal of what it does not use:", ""]
+        for part in parts:
+            texts |= part.licences()
+            library = part.library
+            lines += [f"{library.name} {library.version} ({library.coordinate}): {library.licence}"]
+            lines += [f"  {library.note}"] if library.note else []
+        texts["NOTICE.txt"] = ("\n".join(lines) + "\n").encode()
+        return {f"{LICENCES}/{name}": Entry(data) for name, data in texts.items()}
 
     def _write_manifest(self, folder: Path, apk: Path, unsigned: str, notes: Sequence[str]) -> None:
         manifest = AppManifest(

@@ -23,6 +23,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     that is meant; none: the download itself. classes: the jar in it whose classes go into the app, `.` for the file
     itself. declares: a jar whose classes are only compared with those of the app. native: libraries, by ABI.
     left_out: names of classes that either the native libraries or the app lack on purpose (see note).
+    licence_files: texts in the download that go into the app beside it.
     runtime, format: which of ours it runs, and from which files.
     """
 
@@ -40,6 +41,7 @@ class Library(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     declares: str | None = None
     native: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
+    licence_files: tuple[str, ...] = ()
     note: str = ""
 
     @property

@@ -37,6 +37,15 @@ class Archive:
         paths = [path.format(abi=abi) for path in self.library.native]
         return {path.rsplit("/", 1)[-1]: self.read(path) for path in paths}
 
+    def licences(self) -> dict[str, bytes]:
+        """File name -> text, out of the download itself."""
+        return {
+            f"{self.library.name}-{path.rsplit('/', 1)[-1].removesuffix('.txt')}.txt": _member(
+                self._file.read_bytes(), self._file.name, path
+            )
+            for path in self.library.licence_files
+        }
+
     def read(self, member: str) -> bytes:
         """A member of the archive that the library means; FinetDeployError when it is not there."""
         if self.library.archive is None:

@@ -6,6 +6,7 @@ The libraries are fetched beforehand (`finet-deploy app build`); without them, o
 from __future__ import annotations
 
 import contextlib
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -99,12 +100,25 @@ def test_two_builds_give_the_same_bytes_before_they_are_signed(built, tmp_path):
     assert manifest.unsigned_sha256 == built.manifest.unsigned_sha256
     assert sha256_file(tmp_path / "copy.apk") == manifest.sha256
     assert manifest.abis == ABIS
+    assert [path.name for path in again.parent.glob("debug-x86_64.*")] == [again.name]
     assert set(manifest.runtimes) == {"executorch", "onnxruntime", "torch_mobile"}
 
 
 def test_libraries_that_do_not_load_on_16_kib_pages_are_told(built):
     assert any("libpytorch_jni_lite.so" in note for note in built.manifest.notes)
     assert not any("libonnxruntime.so" in note or "libexecutorch.so" in note for note in built.manifest.notes)
+
+
+def test_the_licences_of_all_that_is_inside_are_inside(built):
+    entries = zip_entries(built.apk.read_bytes())
+    notice = entries["assets/licenses/NOTICE.txt"].decode()
+    for library in libraries("app"):
+        assert f"{library.name} {library.version}" in notice and library.licence in notice
+    assert b"Apache License" in entries["assets/licenses/apache-2.0.txt"]
+    assert b"MIT License" in entries["assets/licenses/onnxruntime-android-LICENSE.txt"]
+    assert len(entries["assets/licenses/onnxruntime-android-ThirdPartyNotices.txt"]) > 100_000
+    for name in ("executorch", "pytorch"):
+        assert b"Redistribution" in entries[f"assets/licenses/{name}.txt"]
 
 
 def test_the_telemetry_of_onnx_runtime_is_not_in_the_app(built):
@@ -127,7 +141,10 @@ def test_what_was_dexed_still_does_a_visit(built, tmp_path):
     command = ["enjarify", "-o", "code.jar", "classes.dex"]
     environment = {"PATH": "/usr/bin:/bin"}  # it belongs to the system's Python
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert ", 0 classes had errors" in done.stdout
+    # It does not know `invoke-polymorphic` (half precision, which no visit uses): that class comes from its jar.
+    lost = re.findall(r"^(\S+\.class) Traceback", done.stdout, re.MULTILINE)
+    assert "classes translated successfully" in done.stdout
+    assert set(lost) <= {"ai/onnxruntime/platform/Fp16Conversions.class"}
     main = {
         name: data
         for name, data in zip_entries((stand_in / "app.jar").read_bytes()).items()
@@ -140,7 +157,7 @@ def test_what_was_dexed_still_does_a_visit(built, tmp_path):
     )
     (tmp_path / "run.sh").write_text(
         f"export ORT_DISABLE_TELEMETRY=1\nexec java -Xverify:all -Donnxruntime.native.path={stand_in}/native "
-        f'-cp {tmp_path}/main.jar:{tmp_path}/code.jar org.finetdeploy.jvm.Main "$@"\n'
+        f'-cp {tmp_path}/main.jar:{tmp_path}/code.jar:{stand_in}/onnxruntime.jar org.finetdeploy.jvm.Main "$@"\n'
     )
     request = requests_for(export_tiny(tmp_path / "bundle"))["onnxruntime"]
     visit = run_native(request, tmp_path / "visit", command=("/bin/sh", str(tmp_path / "run.sh")))

@@ -77,6 +77,18 @@ def test_the_debug_key_is_made_once_and_is_the_users_alone(environment):
     assert len(first.passwords["FINET_STORE"]) >= 24
 
 
+def test_a_key_whose_making_was_cut_off_is_made_again(environment):
+    def cut_off(command, what, **others):
+        command[command.index("-keystore") + 1].write_bytes(b"half a keystore")
+        raise FinetDeployError("killed")
+
+    environment.setattr(signing, "run", cut_off)
+    environment.setattr(signing, "require", lambda name: name)
+    for _ in range(2):
+        with pytest.raises(FinetDeployError, match="killed"):
+            debug_key()
+
+
 def test_a_keystore_that_cannot_be_opened_is_told(environment, tmp_path):
     if shutil.which("apksigner") is None:
         pytest.skip("no apksigner")

@@ -148,7 +148,7 @@ def cause_of(answers: Mapping[str, Section], since: str) -> Cause | None:
             return Cause(
                 f"the app ran out of memory: {what}; measure a smaller network, or on a larger phone"
             )
-        return Cause(f"the app crashed: {what}")
+        return Cause(f"the app crashed: {what}; `adb logcat -d -b crash` has the whole of it")
     known_by_log = killed_by_log(text["events"], since)
     if known_by_log is not None:
         return known_by_log

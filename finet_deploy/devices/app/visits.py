@@ -101,14 +101,19 @@ class AppVisits(VisitRunner):
         told = self._told(job)
         if status == visit_script.LATE or verdict.kind == "timeout":
             late = f"no result within {request.settings.visit_timeout_seconds:g} s"
-            return Cause(f"{late}; {told.reason}" if told is not None else late)
+            return Cause(
+                f"{late}; {told.reason if told is not None else 'let the phone rest, and measure again'}"
+            )
         if told is not None:
             return told
         if status == visit_script.ABSENT:
-            return Cause("the app's service was started, and no process of it came up within 15 s")
+            return Cause(
+                "the app's service was started, and no process of it came up within 15 s; restart the phone"
+            )
         if status == visit_script.VANISHED:
             return Cause(
-                "the app's process ended without a result, and the phone does not say why", taken=True
+                "the app's process ended without a result, and the phone does not say why; measure again",
+                taken=True,
             )
         return None
 

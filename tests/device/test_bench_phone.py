@@ -65,20 +65,16 @@ def device_name(way: str, oracle: Oracle) -> str:
 
 
 @pytest.mark.timeout(2700)  # a network's inference takes seconds under emulation, and there are hundreds
-@pytest.mark.parametrize(
-    ("way", "runtimes"),
-    [("adb server", ("executorch", "onnxruntime")), ("direct", ("executorch",))],
-    ids=["adb server", "direct"],
-)
+@pytest.mark.parametrize(("way", "runtime"), [("adb server", "executorch"), ("direct", "onnxruntime")])
 def test_the_table4_suite_is_proved_measured_and_tabled_as_emulated(
-    way: str, runtimes: tuple[str, ...], table4: Path, adb_server: None, tmp_path: Path
+    way: str, runtime: str, table4: Path, adb_server: None, tmp_path: Path
 ) -> None:
+    """One runtime each way: together they take eight minutes, and which way files came does not matter to a runtime."""
     run = tmp_path / "run"
     with Oracle("snapdragon855", mss=1448) as oracle:
         arguments = ["--suite", "table4", "--device", device_name(way, oracle), "--preset", "smoke"]
-        arguments += ["--threads", "1", "--bundles-dir", str(table4), "-o", str(run), "--json"]
-        if len(runtimes) == 1:
-            arguments += ["--runtimes", runtimes[0]]
+        arguments += ["--runtimes", runtime, "--threads", "1", "--json"]
+        arguments += ["--bundles-dir", str(table4), "-o", str(run)]
         done = subprocess.run(
             [sys.executable, "-m", "finet_deploy", "bench", *arguments], capture_output=True, text=True
         )
@@ -88,12 +84,11 @@ def test_the_table4_suite_is_proved_measured_and_tabled_as_emulated(
     assert result["device"]["emulated"] is True
     found = [row for comparison in result["comparisons"] for row in comparison["rows"]]
     labels = [row.label for row in load_suite("table4").rows]
-    expected = [(runtime, label) for runtime in runtimes for label in labels]
+    expected = [(runtime, label) for label in labels]
     assert [(row["row"]["artifact"]["runtime"], row["row"]["label"]) for row in found] == expected
     assert all(row["valid_visits"] == 1 and row["images_per_second"] for row in found)
     report = (run / "report.md").read_text()
-    assert all(report.count(f"| {label} |") >= len(runtimes) for label in labels)
+    assert all(f"| {label} |" in report for label in labels)
     assert "emulated: these are not speeds of a real device" in report
-    assert ("this runner lacks the runtime: torch_mobile" in report) == (len(runtimes) > 1)
     proofs = [line for line in read_lines(run) if isinstance(line, PhoneProof)]
     assert len(proofs) == len(expected) and all(proof.equivalence.passed for proof in proofs)

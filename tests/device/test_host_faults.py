@@ -148,6 +148,7 @@ def test_a_failed_visit_does_not_stop_the_others(planned):
     folder, _ = planned
 
     class EveryOther:
+        runner = "python"
         info = device().info
         prepare = device().prepare
 

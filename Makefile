@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 
 RUNNERS := finet_deploy/runner/data
 
-.PHONY: help demo test install lint type benchmark wheel clean
+.PHONY: help demo test install lint type benchmark wheel apk clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -51,6 +51,9 @@ wheel: install ## dist/*.whl with the native runners inside: needs Debian's g++,
 	$(BIN)/finet-deploy runner build --target aarch64 -o $(RUNNERS)/aarch64
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls -l dist
+
+apk: install ## dist/finet-bench.apk, signed with a debug key: needs Debian's packages that `finet-deploy app build` names
+	$(BIN)/finet-deploy app build -o dist/finet-bench.apk
 
 clean: ## remove what can be made again
 	rm -rf $(VENV) $(RUNNERS) dist bundles runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -160,7 +160,8 @@ class Visit(_Data, frozen=True, kw_only=True):
 class Job(_Data, frozen=True, kw_only=True):
     """A whole benchmark: the rows, in which order they are visited, and how each visit is timed.
 
-    runner: the kind of program that makes the visits, `python`, `native` or `app` (None: a run from before this was kept).
+    runner: the kind of program that makes the visits, `python`, `native` or `app` (None: a run from before this was
+    kept).
     left_out: runtimes that every bundle has a file for and the runner lacks.
     """
 

@@ -1,10 +1,13 @@
 """Are the aarch64 runner's outputs those of this machine? Every bundle, both runtimes; a Markdown table on stdout.
 
     python tests/benchmarks/arm_outputs.py bundles/finet_large_g4_se bundles/mobilenet_v2 ... [--core cortex-a76]
+    python tests/benchmarks/arm_outputs.py bundles/finet_large_g4 --x86 Nehalem    # x86_64 against itself
 
 aarch64 code is executed by qemu-user: nothing here is a speed. Exit status 1 when an output is further than 1e-6
 (norm-relative) from this machine's. Two golden inputs of each bundle are run: a photograph, and the first other one.
-Beside it stands how far each of the two is from the golden output, which was computed in float64.
+Beside it stands how far each of the two is from the golden output, which was computed in float64. `--x86` puts this
+machine's own build in the place of the aarch64 one, on an emulated x86 processor that makes the runtimes choose other
+kernels: how far one build is from itself.
 """
 
 from __future__ import annotations
@@ -48,21 +51,26 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("bundles", nargs="+", type=Path)
     parser.add_argument("--core", default="cortex-a76")
+    parser.add_argument("--x86", metavar="CPU", help="as qemu-x86_64 names it: Nehalem, Haswell")
     options = parser.parse_args()
     qemu, version = find_qemu()
+    there, named = ("x86_64", options.x86) if options.x86 else ("aarch64", options.core)
     print(
-        f"aarch64 outputs (emulated {options.core}, qemu {version}) against {host_target()}'s, two golden inputs\n"
+        f"{there} outputs (emulated {named}, qemu {version}) against {host_target()}'s, two golden inputs\n"
     )
+    there = named if options.x86 else there
     print(
-        "| bundle | runtime | input | aarch64 from here | here from float64 | aarch64 from float64 | top-1 |"
+        f"| bundle | runtime | input | {there} from here | here from float64 | {there} from float64 | top-1 |"
     )
     print("| --- | --- | --- | ---: | ---: | ---: | --- |")
     failed = 0
     for bundle in options.bundles:
         for runtime, request in requests_for(bundle, settings=ONCE).items():
             with tempfile.TemporaryDirectory() as name:
-                here, there, golden = run_both(request, Path(name), qemu, options.core)
-            pairs = compare(here, there), compare(golden, here), compare(golden, there)
+                scratch = Path(name)
+                other = x86(options.x86) if options.x86 else arm(scratch / "phone", qemu, options.core)
+                here, far, golden = run_both(request, scratch, other)
+            pairs = compare(here, far), compare(golden, here), compare(golden, far)
             failed += not pairs[0].max_error < LIMIT
             for rows in zip(*(pair.inputs for pair in pairs)):
                 errors = " | ".join(f"{row.relative_error:.1e}" for row in rows)
@@ -72,19 +80,30 @@ def main() -> int:
     return 1 if failed else 0
 
 
+def arm(profile: Path, qemu: str, name: str) -> list[str]:
+    """The aarch64 runner on an emulated core."""
+    write_profile(core(name), profile)
+    return emulated_command(runner_folder("aarch64"), core(name), profile, qemu=qemu)
+
+
+def x86(cpu: str) -> list[str]:
+    """This machine's runner on an emulated x86 processor. By its loader: a shell's exec would leave the emulation."""
+    folder = runner_folder("x86_64")
+    loader = [folder / "lib/ld-linux-x86-64.so.2", "--inhibit-cache", "--library-path", folder / "lib"]
+    return ["qemu-x86_64", "-cpu", cpu, *map(str, loader), str(folder / "bin/finet-runner")]
+
+
 def run_both(
-    request: VisitRequest, folder: Path, qemu: str, name: str
+    request: VisitRequest, folder: Path, other: list[str]
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """The outputs of both builds, and the golden ones, on the inputs that the request checks."""
+    """Our outputs, those of the command `other`, and the golden ones, on the inputs that the request checks."""
     wanted = list(request.row.golden.output_limits)
     tensors = load_file(request.golden_path)
     kept = {key: value for key, value in tensors.items() if key.partition(".")[2] in wanted}
     save_file(kept, folder / "golden.safetensors")
     request = with_golden(request, folder / "golden.safetensors")
-    write_profile(core(name), folder / "phone")
-    arm = emulated_command(runner_folder("aarch64"), core(name), folder / "phone", qemu=qemu)
     outputs = []
-    for where, command in (("host", runner_command(runner_folder(host_target()))), ("arm", tuple(arm))):
+    for where, command in (("host", runner_command(runner_folder(host_target()))), ("there", tuple(other))):
         done = run_native(request, folder / where, "--outputs", "outputs.bin", command=command, timeout=HOUR)
         problem = visit_problem(VisitResult(request.visit.index, tuple(done.records)), request.row)
         if problem is not None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
@@ -30,6 +31,7 @@ from finet_deploy.bench.protocol import (
 )
 from finet_deploy.bench.records import RecordLog, Run, create_run, read_run
 from finet_deploy.bench.schedule import plan_visits
+from finet_deploy.files import sha256_file
 from finet_deploy.verify import Certificate
 
 SETTINGS = Settings(
@@ -101,6 +103,24 @@ def make_row(id: str = "onnxruntime/0", **changes) -> Row:
         **changes,
     }
     return Row(id=id, artifact=Artifact(**artifact), golden=golden, **fields)
+
+
+def make_rows(folder: Path, name: str = "bundle") -> list[Row]:
+    """Two rows of one file in the bundle `folder / name`, which is made, for a run folder below `folder`."""
+    bundle = folder / name
+    bundle.mkdir()
+    (bundle / "model.onnx").write_bytes(b"model")
+    photo = np.random.default_rng(1).random((1, 3, 64, 64), dtype=np.float32)
+    outputs = {name: np.arange(10.0)[None] + n for n, name in enumerate(("photo_0", "noise_0"))}
+    write_golden(bundle / "golden.safetensors", photo, outputs)
+    sha256 = sha256_file(bundle / "golden.safetensors")
+    rows = []
+    for id, label in (("onnxruntime/0", "net"), ("onnxruntime/0-aa", "A/A: net")):
+        aa_of = None if label == "net" else "onnxruntime/0"
+        row = make_row(id, label=label, baseline=aa_of is None, aa_of=aa_of, bundle=f"../{bundle.name}")
+        golden = msgspec.structs.replace(row.golden, sha256=sha256)
+        rows.append(msgspec.structs.replace(row, golden=golden))
+    return rows
 
 
 def make_job(rows: Sequence[Row], settings: Settings = SETTINGS, **changes) -> Job:

@@ -60,8 +60,8 @@ class AndroidDevice:
     """A phone behind a `Connection`. Use it as a context manager: it holds the phone's lock from `prepare` on.
 
     runner: gives the folder of the runner for a target (`aarch64`, `x86_64`); by default the one that was built or
-    came with the package. emulated: another machine plays the phone,
-    whatever it says. pinned: run on chosen cores. note: told what a person should know; progress: told of pushes.
+    came with the package. emulated: another machine plays the phone, whatever it says. pinned: run on chosen cores.
+    note: told what a person should know; progress: told of pushes.
     """
 
     def __init__(

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from finet_deploy.bench.protocol import Job, Row, Visit, VisitRequest
 from finet_deploy.devices.android import AndroidDevice
 from finet_deploy.devices.patience import Patience
 from finet_deploy.devices.rest import RestRule
-from tests.bench_fakes import SETTINGS, make_job, make_row, write_golden
+from tests import bench_fakes
+from tests.bench_fakes import SETTINGS, make_job
 from tests.device.local_connection import LocalConnection, local_runner
 
 QUICK = msgspec.structs.replace(SETTINGS, rounds=2, visit_timeout_seconds=60.0)
@@ -25,20 +24,7 @@ NAME = 'it\'s a "bundle" $(touch hacked)\n*'
 
 def make_rows(folder: Path) -> list[Row]:
     """Two rows of one file in a bundle with a hostile name, beside the run folder `folder / "run"`."""
-    bundle = folder / NAME
-    bundle.mkdir()
-    (bundle / "model.onnx").write_bytes(b"model")
-    photo = np.random.default_rng(1).random((1, 3, 64, 64), dtype=np.float32)
-    outputs = {name: np.arange(10.0)[None] + n for n, name in enumerate(("photo_0", "noise_0"))}
-    write_golden(bundle / "golden.safetensors", photo, outputs)
-    sha256 = hashlib.sha256((bundle / "golden.safetensors").read_bytes()).hexdigest()
-    rows = []
-    for id, label in (("onnxruntime/0", "net"), ("onnxruntime/0-aa", "A/A: net")):
-        aa_of = None if label == "net" else "onnxruntime/0"
-        row = make_row(id, label=label, baseline=aa_of is None, aa_of=aa_of, bundle=f"../{NAME}")
-        golden = msgspec.structs.replace(row.golden, sha256=sha256)
-        rows.append(msgspec.structs.replace(row, golden=golden))
-    return rows
+    return bench_fakes.make_rows(folder, NAME)
 
 
 def make_phone(folder: Path, **options) -> tuple[AndroidDevice, LocalConnection]:

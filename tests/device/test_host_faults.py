@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import subprocess
@@ -11,7 +10,6 @@ import time
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
 
 from finet_deploy.bench.plan import visit_request
@@ -21,7 +19,7 @@ from finet_deploy.bench.run import resume_bench
 from finet_deploy.bench.validity import visit_problem
 from finet_deploy.devices.host import HostDevice
 from finet_deploy.errors import FinetDeployError
-from tests.bench_fakes import SETTINGS, make_job, make_row, write_golden
+from tests.bench_fakes import SETTINGS, make_job, make_rows
 
 ROOT = Path(__file__).parents[2]
 RUNNER = Path(__file__).with_name("runner.py")
@@ -35,22 +33,7 @@ def device(fault="none"):
 @pytest.fixture
 def planned(tmp_path):
     """A run folder with a job over one bundle, and nothing measured."""
-    bundle = tmp_path / "bundle"
-    bundle.mkdir()
-    (bundle / "model.onnx").write_bytes(b"model")
-    photo = np.random.default_rng(1).random((1, 3, 64, 64), dtype=np.float32)
-    outputs = {name: np.arange(10.0)[None] + n for n, name in enumerate(("photo_0", "noise_0"))}
-    write_golden(bundle / "golden.safetensors", photo, outputs)
-    golden_sha = hashlib.sha256((bundle / "golden.safetensors").read_bytes()).hexdigest()
-    rows = []
-    for id, label in (("onnxruntime/0", "net"), ("onnxruntime/0-aa", "A/A: net")):
-        row = make_row(
-            id, label=label, baseline=label == "net", aa_of=None if label == "net" else "onnxruntime/0"
-        )
-        rows.append(
-            msgspec.structs.replace(row, golden=msgspec.structs.replace(row.golden, sha256=golden_sha))
-        )
-    job = make_job(rows, QUICK, device=HostDevice().info())
+    job = make_job(make_rows(tmp_path), QUICK, device=HostDevice().info())
     create_run(tmp_path / "run", job)
     return tmp_path / "run", job
 

@@ -67,6 +67,9 @@ STATE = DeviceState(
     temperatures_celsius=Reading(value={"thermal_zone0 cpu": 41.5}),
     battery_percent=Reading(reason="no battery"),
     battery_charging=Reading(reason="no battery"),
+    thermal_status=Reading(value="light"),
+    thermal_headroom=Reading(value=0.75),
+    sustained_performance=Reading(value=False),
 )
 
 

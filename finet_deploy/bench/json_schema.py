@@ -8,13 +8,19 @@ import msgspec
 
 from finet_deploy.bench.protocol import RECORD_TYPES, Job, VisitRequest
 
-__all__ = ["protocol_schema"]
+__all__ = ["json_schema", "protocol_schema"]
 
 
 def protocol_schema() -> str:
-    """All structures below `$defs`, by name; fields in the order in which they are written. Ends with a newline."""
-    _, definitions = msgspec.json.schema_components(
-        [Job, VisitRequest, *RECORD_TYPES], ref_template="#/$defs/{name}"
-    )
+    """The schema of jobs, requests and run records."""
+    return json_schema(Job, VisitRequest, *RECORD_TYPES)
+
+
+def json_schema(*structures: type[msgspec.Struct]) -> str:
+    """These structures and all that they hold below `$defs`, by name; fields in the order in which they are written.
+
+    Ends with a newline.
+    """
+    _, definitions = msgspec.json.schema_components(list(structures), ref_template="#/$defs/{name}")
     whole = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$defs": definitions}
     return json.dumps(whole, indent=1) + "\n"

@@ -1,7 +1,9 @@
 """The protocol between a benchmark and whatever runs it: a job goes in, run records come out.
 
 Everything here is data, without behaviour. The README beside this file describes each field; units are part of the
-field names. A later version that changes the meaning of a field raises `SCHEMA_VERSION`.
+field names. A later version that changes the meaning of a field raises `SCHEMA_VERSION`. One that adds a field does
+not: it gives it a default that says so, with which older files are read; older programs refuse the newer file and name
+the field.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from msgspec import Meta
 __all__ = [
     "RECORD_TYPES",
     "SCHEMA_VERSION",
+    "THERMAL_STATUSES",
     "UNFINISHED",
     "Artifact",
     "DeviceInfo",
@@ -40,6 +43,9 @@ __all__ = [
 
 SCHEMA_VERSION: Final = 1
 UNFINISHED = ".unfinished"  # a runner adds this to the name of its records until they are complete
+
+THERMAL_STATUSES: Final = ("none", "light", "moderate", "severe", "critical", "emergency", "shutdown")
+"""Android's `PowerManager.THERMAL_STATUS_*` by their numbers, 0 to 6."""
 
 T = TypeVar("T")
 Count = Annotated[int, Meta(ge=0)]
@@ -74,8 +80,11 @@ class DeviceInfo(_Data, frozen=True, kw_only=True):
     memory_mib: Reading[int]
 
 
+_NOT_KEPT: Final = Reading(reason="not kept when this was recorded")
+
+
 class DeviceState(_Data, frozen=True, kw_only=True):
-    """What a device was doing at one moment."""
+    """What a device was doing at one moment. The fields with a default came later than the first records."""
 
     load_average_1min: Reading[float]
     governor: Reading[str]
@@ -84,6 +93,9 @@ class DeviceState(_Data, frozen=True, kw_only=True):
     temperatures_celsius: Reading[dict[str, float]]
     battery_percent: Reading[float]
     battery_charging: Reading[bool]
+    thermal_status: Reading[str] = _NOT_KEPT
+    thermal_headroom: Reading[float] = _NOT_KEPT
+    sustained_performance: Reading[bool] = _NOT_KEPT
 
 
 class Settings(_Data, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from finet_deploy.bench.protocol import DeviceInfo, DeviceState, Reading
+from finet_deploy.bench.protocol import THERMAL_STATUSES, DeviceInfo, DeviceState, Reading
 from finet_deploy.devices import telemetry
 from finet_deploy.devices.adb.errors import visible
 from finet_deploy.devices.probes import reading
@@ -206,6 +206,9 @@ def device_state(state: PhoneState) -> DeviceState:
         temperatures_celsius=state.temperatures_celsius,
         battery_percent=state.battery_percent,
         battery_charging=state.on_power,
+        thermal_status=_of(state.thermal_status, lambda number: THERMAL_STATUSES[number]),
+        thermal_headroom=Reading(reason="the phone tells it to apps alone"),
+        sustained_performance=Reading(reason="a mode of an app's window"),
     )
 
 

@@ -15,6 +15,7 @@ from finet_deploy.bench.protocol import DeviceInfo, DeviceState, Reading
 __all__ = ["affinity_cpus", "host_info", "host_state", "os_threads", "peak_rss_mib", "reading"]
 
 T = TypeVar("T")
+ANDROID_ONLY = "Android's alone"
 ROOT = Path("/")
 
 
@@ -53,6 +54,9 @@ def host_state(root: Path = ROOT) -> DeviceState:
         temperatures_celsius=reading(lambda: _temperatures(root)),
         battery_percent=reading(lambda: float(_text(_battery(supplies, "*/capacity")))),
         battery_charging=reading(lambda: _text(_battery(supplies, "BAT*/status")) in ("Charging", "Full")),
+        thermal_status=Reading(reason=ANDROID_ONLY),
+        thermal_headroom=Reading(reason=ANDROID_ONLY),
+        sustained_performance=Reading(reason=ANDROID_ONLY),
     )
 
 

@@ -134,6 +134,7 @@ bool charging() {
 }  // namespace
 
 Json device_state() {
+  const auto for_apps = [] { return Json{{"value", nullptr}, {"reason", "Android tells it to apps alone"}}; };
   const auto available = [] { return std::stoll(fields("/proc/meminfo", "MemAvailable")[0]) / 1024; };
   return {
       {"load_average_1min", reading([] { return number("/proc/loadavg"); })},
@@ -143,6 +144,9 @@ Json device_state() {
       {"temperatures_celsius", reading(temperatures)},
       {"battery_percent", reading([] { return number(battery() + "/capacity"); })},
       {"battery_charging", reading(charging)},
+      {"thermal_status", for_apps()},
+      {"thermal_headroom", for_apps()},
+      {"sustained_performance", {{"value", nullptr}, {"reason", "a mode of an app's window"}}},
   };
 }
 

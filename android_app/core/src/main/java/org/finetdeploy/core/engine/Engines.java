@@ -14,16 +14,23 @@ public final class Engines {
         this.engines = Arrays.asList(engines);
     }
 
+    /** Names of the runtimes, as the protocol has them. */
+    public List<String> runtimes() {
+        List<String> runtimes = new ArrayList<>();
+        for (Engine engine : engines) {
+            runtimes.add(engine.runtime());
+        }
+        return runtimes;
+    }
+
     /** The engine for a format; Problem when this program has none. */
     public Engine find(String format) {
-        List<String> runtimes = new ArrayList<>();
         for (Engine engine : engines) {
             if (engine.format().equals(format)) {
                 return engine;
             }
-            runtimes.add(engine.runtime());
         }
         throw new Problem("this runner has no runtime for '" + Problem.firstLine(format) + "' files; measure "
-                + String.join(" and ", runtimes) + " with it");
+                + String.join(" and ", runtimes()) + " with it");
     }
 }

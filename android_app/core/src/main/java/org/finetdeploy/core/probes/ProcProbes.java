@@ -14,6 +14,7 @@ public final class ProcProbes implements DeviceProbes {
     private static final String CPUS = "sys/devices/system/cpu";
     private static final String SUPPLIES = "sys/class/power_supply";
     private static final int MAX_CPUS = 4096;
+    private static final String ANDROID_ONLY = "Android's alone";
 
     private final ProcFiles files;
 
@@ -32,6 +33,9 @@ public final class ProcProbes implements DeviceProbes {
         state.put("temperatures_celsius", Reading.of(this::temperatures));
         state.put("battery_percent", Reading.of(() -> files.number(battery() + "/capacity")));
         state.put("battery_charging", Reading.of(this::charging));
+        state.put("thermal_status", Reading.none(ANDROID_ONLY));
+        state.put("thermal_headroom", Reading.none(ANDROID_ONLY));
+        state.put("sustained_performance", Reading.none(ANDROID_ONLY));
         return state;
     }
 

@@ -28,6 +28,11 @@ public final class Reading {
         }
     }
 
+    /** Nothing was read, for this reason. */
+    public static Map<String, Object> none(String reason) {
+        return json(null, reason);
+    }
+
     private static Map<String, Object> json(Object value, String reason) {
         Map<String, Object> reading = new LinkedHashMap<>();
         reading.put("value", value);

@@ -7,6 +7,7 @@ import java.util.List;
 import java.util.Map;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.json.Fields;
 import org.finetdeploy.core.json.JsonParser;
 
 /** A whole benchmark, {@code job.json}: its rows, and the visits to them in order. */

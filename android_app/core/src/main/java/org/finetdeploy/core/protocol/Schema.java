@@ -1,26 +1,25 @@
 package org.finetdeploy.core.protocol;
 
-import java.io.ByteArrayOutputStream;
-import java.io.IOException;
-import java.io.InputStream;
 import java.math.BigInteger;
 import java.util.List;
 import java.util.Map;
 import java.util.regex.Pattern;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.files.Resource;
 import org.finetdeploy.core.json.JsonParser;
 
 /**
- * The protocol's JSON Schema, which the Python side derives from {@code finet_deploy/bench/protocol.py}, and a check
- * of values against it. Only the keywords that the schema uses are known; any other one is refused on loading, so
+ * A JSON Schema that the Python side derives from its own structures, and a check of values against it. Only the keywords that the schema uses are known; any other one is refused on loading, so
  * that no rule can be overlooked.
  */
 public final class Schema {
-    private static final String RESOURCE = "protocol.schema.json";
+    private static final String PROTOCOL = "protocol.schema.json";
+    private static final String BUNDLE = "bundle.schema.json";
     private static final List<String> RULES = java.util.Arrays.asList(
             "$ref", "anyOf", "enum", "type", "properties", "required", "additionalProperties", "minProperties",
-            "items", "minItems", "minimum", "pattern", "title", "description", "default");
+            "items", "prefixItems", "minItems", "maxItems", "minLength", "minimum", "maximum", "pattern", "title",
+            "description", "default");
 
     private final Map<String, Object> definitions;
 
@@ -31,21 +30,18 @@ public final class Schema {
         }
     }
 
-    /** The schema that is packed beside this class. */
+    /** Of jobs, requests and records: {@code finet_deploy/bench/protocol.py}. */
     public static Schema load() {
-        try (InputStream stream = Schema.class.getResourceAsStream(RESOURCE)) {
-            if (stream == null) {
-                throw new IllegalStateException(RESOURCE + " is not in this program");
-            }
-            ByteArrayOutputStream data = new ByteArrayOutputStream();
-            byte[] block = new byte[8192];
-            for (int got = stream.read(block); got >= 0; got = stream.read(block)) {
-                data.write(block, 0, got);
-            }
-            return new Schema(object(JsonParser.parseObject(data.toByteArray()).get("$defs")));
-        } catch (IOException error) {
-            throw new IllegalStateException(error);
-        }
+        return load(PROTOCOL);
+    }
+
+    /** Of a bundle's manifest and certificate: {@code finet_deploy/export/schema.py} and {@code verify}. */
+    public static Schema ofBundles() {
+        return load(BUNDLE);
+    }
+
+    private static Schema load(String name) {
+        return new Schema(object(JsonParser.parseObject(Resource.read(Schema.class, name)).get("$defs")));
     }
 
     /** Problem, naming the field, when {@code value} is no {@code name}: {@code VisitRequest}, {@code Start}, ... */
@@ -137,7 +133,7 @@ public final class Schema {
                 check(object(fields.get(entry.getKey())), entry.getValue(), entry.getKey());
             } else if (others instanceof Map) {
                 check(object(others), entry.getValue(), where + "." + entry.getKey());
-            } else {
+            } else if (others != null) { // false
                 throw new Problem("unknown field '" + entry.getKey() + "' in '" + where + "'");
             }
         }
@@ -148,26 +144,38 @@ public final class Schema {
                 }
             }
         }
-        checkCount(rule.get("minProperties"), value.size(), where);
+        checkCount(rule.get("minProperties"), null, value.size(), where);
     }
 
     private void checkArray(Map<String, Object> rule, List<?> value, String where) {
-        checkCount(rule.get("minItems"), value.size(), where);
-        for (Object item : value) {
-            check(object(rule.get("items")), item, where);
+        checkCount(rule.get("minItems"), rule.get("maxItems"), value.size(), where);
+        List<?> first = (List<?>) rule.get("prefixItems");
+        for (int i = 0; i < value.size(); i++) {
+            Object item = first != null && i < first.size() ? first.get(i) : rule.get("items");
+            if (item instanceof Map) {
+                check(object(item), value.get(i), where);
+            }
         }
     }
 
-    private void checkCount(Object least, int count, String where) {
+    private void checkCount(Object least, Object most, int count, String where) {
         if (least != null && count < (Long) least) {
-            throw new Problem("field '" + where + "' is empty");
+            throw new Problem("field '" + where + "' is " + (count == 0 ? "empty" : "too short"));
+        }
+        if (most != null && count > (Long) most) {
+            throw new Problem("field '" + where + "' is too long");
         }
     }
 
     private void checkRange(Map<String, Object> rule, Object value, String where) {
         Object least = rule.get("minimum");
-        if (least != null && !(((Number) value).doubleValue() >= ((Number) least).doubleValue())) {
+        Object most = rule.get("maximum");
+        if ((least != null && !(((Number) value).doubleValue() >= ((Number) least).doubleValue()))
+                || (most != null && !(((Number) value).doubleValue() <= ((Number) most).doubleValue()))) {
             throw new Problem("field '" + where + "' is out of range");
+        }
+        if (value instanceof String) {
+            checkCount(rule.get("minLength"), null, ((String) value).length(), where);
         }
         Object pattern = rule.get("pattern");
         if (pattern != null && !Pattern.compile((String) pattern).matcher((String) value).find()) {
@@ -187,7 +195,7 @@ public final class Schema {
                 for (Object field : object(entry.getValue()).values()) {
                     checkRules(field);
                 }
-            } else if ("anyOf".equals(entry.getKey())) {
+            } else if (entry.getValue() instanceof List && !"default".equals(entry.getKey())) {
                 for (Object choice : (List<?>) entry.getValue()) {
                     checkRules(choice);
                 }

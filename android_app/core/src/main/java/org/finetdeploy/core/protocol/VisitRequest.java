@@ -8,6 +8,7 @@ import java.util.Map;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.json.Fields;
 import org.finetdeploy.core.json.JsonParser;
 
 /** The visit that a runner is asked to do: a {@code VisitRequest} of {@code finet_deploy/bench/protocol.py}. */

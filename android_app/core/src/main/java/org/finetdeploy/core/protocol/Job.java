@@ -68,6 +68,21 @@ public final class Job {
         return rows.get(row).inner("artifact").text("file");
     }
 
+    /** Hex SHA-256 of the row's file. */
+    public String artifactSha256(String row) {
+        return rows.get(row).inner("artifact").text("sha256");
+    }
+
+    /** Hex SHA-256 of the row's golden file. */
+    public String goldenSha256(String row) {
+        return rows.get(row).inner("golden").text("sha256");
+    }
+
+    /** All fields of a row. */
+    public Fields row(String row) {
+        return rows.get(row);
+    }
+
     /** Path of the row's golden file inside its bundle. */
     public String goldenOf(String row) {
         return rows.get(row).inner("golden").text("file");

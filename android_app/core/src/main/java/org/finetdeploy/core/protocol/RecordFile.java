@@ -15,6 +15,8 @@ import org.finetdeploy.core.files.Files;
 public final class RecordFile implements RecordSink, Closeable {
     /** Added to the name of the records until they are complete. */
     public static final String UNFINISHED = ".unfinished";
+    /** Added to the name of records that will not come: a file with one line that tells why. */
+    public static final String REFUSED = ".refused";
 
     private final Path path;
     private final Path unfinished;

@@ -10,8 +10,8 @@ import java.util.Map;
 import org.finetdeploy.core.protocol.Job;
 
 /**
- * A first look at a run: images per second of each row, median over rounds. The table that counts, with intervals, is
- * made from the records by {@code finet-deploy report}.
+ * A first look at a run: images per second of each row, median over the rounds that count. The table with intervals,
+ * ratios and notes is made from the records by {@code finet-deploy report}.
  */
 public final class ResultTable {
     private ResultTable() {}
@@ -27,10 +27,13 @@ public final class ResultTable {
         }
         for (int visit = 0; visit < job.visitCount(); visit++) {
             String row = job.rowOf(visit);
-            Double figure = imagesPerSecond(run.records(visit), job.usesMean());
-            if (figure != null) {
-                rounds.get(row).add(figure);
-            } else if (!run.records(visit).isEmpty()) {
+            List<Map<String, Object>> records = run.records(visit);
+            if (records.isEmpty()) {
+                continue;
+            }
+            if (VisitProblem.of(records, job.row(row)) == null) {
+                rounds.get(row).add(imagesPerSecond(records, job.usesMean()));
+            } else {
                 invalid.put(row, invalid.get(row) + 1);
             }
         }
@@ -46,22 +49,17 @@ public final class ResultTable {
         return invalid == 0 ? text : text + " (" + invalid + " invalid)";
     }
 
-    /** Null for a visit without an end, or without samples. Outputs are judged by the report. */
-    static Double imagesPerSecond(List<Map<String, Object>> records, boolean mean) {
+    /** Of a visit that counts: it has samples, none of them 0. */
+    static double imagesPerSecond(List<Map<String, Object>> records, boolean mean) {
         List<Double> latencies = new ArrayList<>();
-        boolean ended = false;
         double total = 0;
         for (Map<String, Object> record : records) {
-            ended |= "end".equals(record.get("type"));
             if ("samples".equals(record.get("type"))) {
                 for (Object latency : (List<?>) record.get("latencies_ns")) {
                     latencies.add(((Number) latency).doubleValue());
                     total += ((Number) latency).doubleValue();
                 }
             }
-        }
-        if (!ended || latencies.isEmpty() || total <= 0) {
-            return null;
         }
         return mean ? latencies.size() * 1e9 / total : 1e9 / median(latencies);
     }

@@ -4,7 +4,10 @@ import java.nio.file.Path;
 
 /** Starts a visit in a process of its own. */
 public interface VisitLauncher {
-    /** Starts it; the records appear at {@code records} when they are complete. Throws Problem. */
+    /**
+     * Starts it. The records appear at {@code records} when they are complete; a line at that name and
+     * {@code RecordFile.REFUSED} when the request is not taken. Problem when no visit can be started now.
+     */
     void start(Path request, Path records);
 
     /** Whether the process of the visit is there. It may not be yet, right after {@link #start}. */

@@ -1,6 +1,5 @@
 package org.finetdeploy.core.run;
 
-import static org.junit.Assert.assertArrayEquals;
 import static org.junit.Assert.assertEquals;
 import static org.junit.Assert.assertThrows;
 import static org.junit.Assert.assertTrue;
@@ -73,8 +72,21 @@ public class JobRunTest {
     @Before
     public void job() throws IOException {
         folder = temporary.getRoot().toPath();
-        Files.write(folder.resolve("job.json"), Resources.golden("bench/job.json"));
+        Files.write(folder.resolve("model.onnx"), "model".getBytes());
+        Files.write(folder.resolve("golden.safetensors"), "golden".getBytes());
+        Files.write(folder.resolve("job.json"), JsonWriter.compact(goldenJob()));
         golden = Records.decodeLines(Resources.golden("bench/records.jsonl"), schema).subList(0, 6);
+    }
+
+    /** The golden job, with the hash of the golden file that is here. */
+    @SuppressWarnings("unchecked")
+    private Map<String, Object> goldenJob() throws IOException {
+        String sha256 = org.finetdeploy.core.files.Files.sha256(folder.resolve("golden.safetensors"));
+        Map<String, Object> job = JsonParser.parseObject(Resources.golden("bench/job.json"));
+        for (Object row : (List<Object>) job.get("rows")) {
+            ((Map<String, Object>) ((Map<String, Object>) row).get("golden")).put("sha256", sha256);
+        }
+        return job;
     }
 
     /** The first {@code count} records of the golden visit, as those of another one. */
@@ -87,7 +99,7 @@ public class JobRunTest {
 
     private RunFolder run(VisitLauncher launcher) throws InterruptedException {
         RunFolder run = new RunFolder(folder, schema);
-        new JobRun(run, folder, launcher).run(relative -> folder, (done, total) -> { });
+        new JobRun(run, folder, relative -> folder, launcher).run((done, total) -> { });
         return run;
     }
 
@@ -98,7 +110,7 @@ public class JobRunTest {
 
     @SuppressWarnings("unchecked")
     private void timeout(double seconds) throws IOException {
-        Map<String, Object> job = JsonParser.parseObject(Resources.golden("bench/job.json"));
+        Map<String, Object> job = goldenJob();
         ((Map<String, Object>) job.get("settings")).put("visit_timeout_seconds", seconds);
         Files.write(folder.resolve("job.json"), JsonWriter.compact(job));
     }
@@ -228,7 +240,7 @@ public class JobRunTest {
     @SuppressWarnings("unchecked")
     public void noFileOutsideItsBundleIsRun() throws Exception {
         for (String path : Arrays.asList("../../etc/passwd", "/etc/passwd", "", ".", "link/passwd", "a/../..")) {
-            Map<String, Object> job = JsonParser.parseObject(Resources.golden("bench/job.json"));
+            Map<String, Object> job = goldenJob();
             for (Object row : (List<Object>) job.get("rows")) {
                 ((Map<String, Object>) ((Map<String, Object>) row).get("artifact")).put("file", path);
             }
@@ -236,28 +248,68 @@ public class JobRunTest {
             Files.deleteIfExists(folder.resolve("records.jsonl"));
             Files.deleteIfExists(folder.resolve("link"));
             Files.createSymbolicLink(folder.resolve("link"), java.nio.file.Paths.get("/etc"));
-            RunFolder run = run(good);
-            assertTrue(path, last(run, 0).get("reason").toString().contains("leaves its folder"));
+            Problem problem = assertThrows(path, Problem.class, () -> run(good));
+            assertTrue(path, problem.getMessage().contains("leaves its folder"));
         }
         assertEquals("[]", visited.toString());
     }
 
     @Test
-    public void aLauncherThatCannotStartIsAnInvalidVisit() throws Exception {
+    public void anotherFileThanTheJobNamesIsNotRun() throws Exception {
+        for (String file : Arrays.asList("model.onnx", "golden.safetensors")) {
+            byte[] right = Files.readAllBytes(folder.resolve(file));
+            Files.write(folder.resolve(file), "other".getBytes());
+            assertTrue(assertThrows(Problem.class, () -> run(good)).getMessage().contains("not the one"));
+            Files.write(folder.resolve(file), right);
+        }
+        assertEquals("[]", visited.toString());
+        assertEquals("[]", run(good).missing().toString());
+    }
+
+    /** Nothing is wrong with the visits: they are still to be done when the app is on the screen again. */
+    @Test
+    public void aVisitThatMayNotBeStartedEndsTheRunAndStaysMissing() throws Exception {
+        Problem problem = assertThrows(Problem.class, () -> run(new Launcher() {
+            @Override
+            void play(VisitRequest visit, Path records) throws IOException {
+                if (visit.visit == 1) {
+                    throw new Problem("not allowed from the background");
+                }
+                write(records, visit.visit, 6);
+            }
+        }));
+        assertEquals("not allowed from the background", problem.getMessage());
+        assertEquals("[1, 2, 3, 4, 5]", new RunFolder(folder, schema).missing().toString());
+    }
+
+    @Test
+    public void aRequestThatIsNotTakenIsInvalidWithTheReason() throws Exception {
         RunFolder run = run(new Launcher() {
             @Override
-            void play(VisitRequest visit, Path records) {
-                throw new Problem("not allowed from the background");
+            void play(VisitRequest visit, Path records) throws IOException {
+                Files.write(records.resolveSibling("visit.jsonl.refused"), "no such\nmodel\n".getBytes());
             }
         });
-        assertEquals("not allowed from the background", last(run, 0).get("reason"));
+        assertEquals("no such model", last(run, 5).get("reason"));
+    }
+
+    @Test
+    public void nothingOfAVisitIsLeftBesideTheRecords() throws Exception {
+        run(good);
+        assertEquals(Arrays.asList("golden.safetensors", "job.json", "model.onnx", "records.jsonl"),
+                Arrays.asList(sorted(folder.toFile().list())));
+    }
+
+    private static String[] sorted(String[] names) {
+        Arrays.sort(names);
+        return names;
     }
 
     @Test
     public void aRunIsStoppedBetweenTwoVisits() throws Exception {
         RunFolder run = new RunFolder(folder, schema);
-        JobRun job = new JobRun(run, folder, good);
-        job.run(relative -> folder, (done, total) -> {
+        JobRun job = new JobRun(run, folder, relative -> folder, good);
+        job.run((done, total) -> {
             if (done == 2) {
                 job.stop();
             }
@@ -273,15 +325,5 @@ public class JobRunTest {
         Files.write(folder.resolve("job.json"), "{}".getBytes());
         assertThrows(Problem.class, () -> new RunFolder(folder, schema));
         assertThrows(Problem.class, () -> new RunFolder(folder.resolve("absent"), schema));
-    }
-
-    @Test
-    public void throughputIsTakenAsTheJobSays() {
-        Map<String, Object> samples = Records.of("samples", 0, "latencies_ns", Arrays.asList(1000000L, 1000000L, 4000000L));
-        Map<String, Object> end = Records.of("end", 0);
-        assertEquals(1000.0, ResultTable.imagesPerSecond(Arrays.asList(samples, end), false), 1e-9);
-        assertEquals(500.0, ResultTable.imagesPerSecond(Arrays.asList(samples, end), true), 1e-9);
-        assertEquals(null, ResultTable.imagesPerSecond(Arrays.asList(samples), true));
-        assertArrayEquals(new Object[] {null}, new Object[] {ResultTable.imagesPerSecond(Arrays.asList(end), true)});
     }
 }

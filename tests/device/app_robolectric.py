@@ -68,7 +68,8 @@ def run_tests(
     path = os.pathsep.join(map(str, [*jars, *libs]))
     command = [require("javac"), "-nowarn", "-cp", f"{path}{os.pathsep}{platform}", "-d", tests, *code]
     run(command, "compile the app's tests")
-    names = [str(item.relative_to(sources / "app/src/test/java"))[:-5].replace("/", ".") for item in code]
+    tests_only = [item.relative_to(sources / "app/src/test/java") for item in code if item.stem.endswith("Test")]
+    names = [".".join(item.with_suffix("").parts) for item in tests_only]
     opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("io", "lang", "util")]
     command = [
         "java",

@@ -11,12 +11,12 @@ import java.util.List;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.plan.Bundle;
+import org.finetdeploy.core.plan.NewRun;
 import org.finetdeploy.core.run.RunFolder;
 
-/** The app's own external folder, to which adb can push: nothing outside it is read or written. */
+/** The app's own external folder, which adb can reach: nothing outside it is read or written. */
 final class AppFolder {
-    private static final String MANIFEST = "manifest.json";
-
     private final File root;
 
     AppFolder(Context context) {
@@ -26,7 +26,7 @@ final class AppFolder {
         }
     }
 
-    /** For messages, and for {@code adb push}. */
+    /** For messages, and for adb. */
     String path() {
         return root.getPath();
     }
@@ -50,9 +50,14 @@ final class AppFolder {
         }
     }
 
+    /** A new run with this job; Problem when there is one of this name, or it cannot be written. */
+    void write(String run, byte[] job) {
+        NewRun.write(root.toPath(), run, job);
+    }
+
     /** Names of the bundles in the folder, sorted. */
     List<String> bundles() {
-        return holding(MANIFEST);
+        return holding(Bundle.MANIFEST);
     }
 
     /** Names of the runs in the folder, sorted. */
@@ -60,17 +65,36 @@ final class AppFolder {
         return holding(RunFolder.JOB);
     }
 
-    private List<String> holding(String name) {
+    /**
+     * Names of folders into which the app may not look, sorted. From Android 11 on, what adb's shell puts here is the
+     * shell's, and closed to the app until its mode is changed.
+     */
+    List<String> closed() {
         List<String> found = new ArrayList<>();
-        File[] folders = root.listFiles();
-        if (folders != null) {
-            Arrays.sort(folders);
-            for (File folder : folders) {
-                if (new File(folder, name).isFile()) {
-                    found.add(folder.getName());
-                }
+        for (File folder : folders()) {
+            if (!folder.canRead() || !folder.canExecute()) {
+                found.add(folder.getName());
             }
         }
         return found;
+    }
+
+    private List<String> holding(String name) {
+        List<String> found = new ArrayList<>();
+        for (File folder : folders()) {
+            if (new File(folder, name).isFile() && !NewRun.isPart(folder.getName())) {
+                found.add(folder.getName());
+            }
+        }
+        return found;
+    }
+
+    private List<File> folders() {
+        File[] found = root.listFiles(File::isDirectory);
+        if (found == null) {
+            return new ArrayList<>();
+        }
+        Arrays.sort(found);
+        return Arrays.asList(found);
     }
 }

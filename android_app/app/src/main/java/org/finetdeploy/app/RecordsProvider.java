@@ -2,6 +2,7 @@ package org.finetdeploy.app;
 
 import android.content.ContentProvider;
 import android.content.ContentValues;
+import android.content.Context;
 import android.database.Cursor;
 import android.database.MatrixCursor;
 import android.net.Uri;
@@ -10,18 +11,33 @@ import android.provider.OpenableColumns;
 
 import java.io.File;
 import java.io.FileNotFoundException;
+import java.util.Arrays;
+import java.util.Collections;
+import java.util.List;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.run.RunFolder;
 
-/** Record files, to be read by an app with which the user shares one; by nobody else: it is not exported. */
+/** Jobs and records, to be read by an app with which the user shares them; by nobody else: it is not exported. */
 public final class RecordsProvider extends ContentProvider {
     static final String AUTHORITY = "org.finetdeploy.app.records";
-    private static final String TYPE = "application/x-ndjson";
+    static final String TYPE = "application/json";
+    /** The files of a run that are shared. */
+    static final List<String> FILES =
+            Collections.unmodifiableList(Arrays.asList(RunFolder.JOB, RunFolder.RECORDS));
 
-    /** The address of a run's records; the app that gets it needs {@code FLAG_GRANT_READ_URI_PERMISSION}. */
-    static Uri of(String run) {
-        return new Uri.Builder().scheme("content").authority(AUTHORITY).appendPath(run).build();
+    /** The address of a run's file; the app that gets it needs {@code FLAG_GRANT_READ_URI_PERMISSION}. */
+    static Uri of(String run, String file) {
+        return new Uri.Builder().scheme("content").authority(AUTHORITY).appendPath(run).appendPath(file).build();
+    }
+
+    /** Whether there is anything to share. */
+    static boolean hasRecords(Context context, String run) {
+        try {
+            return new AppFolder(context).resolve(run + "/" + RunFolder.RECORDS).toFile().isFile();
+        } catch (Problem gone) {
+            return false;
+        }
     }
 
     @Override
@@ -37,7 +53,7 @@ public final class RecordsProvider extends ContentProvider {
         MatrixCursor cursor = new MatrixCursor(new String[] {OpenableColumns.DISPLAY_NAME, OpenableColumns.SIZE});
         try {
             File file = file(uri);
-            cursor.addRow(new Object[] {uri.getLastPathSegment() + "-" + RunFolder.RECORDS, file.length()});
+            cursor.addRow(new Object[] {uri.getPathSegments().get(0) + "-" + file.getName(), file.length()});
         } catch (FileNotFoundException absent) {
             return cursor;
         }
@@ -45,16 +61,16 @@ public final class RecordsProvider extends ContentProvider {
     }
 
     private File file(Uri uri) throws FileNotFoundException {
-        String run = uri.getLastPathSegment();
+        List<String> path = uri.getPathSegments();
         try {
             AppFolder folder = new AppFolder(getContext());
-            if (folder.runs().contains(run)) {
-                return folder.resolve(run + "/" + RunFolder.RECORDS).toFile();
+            if (path.size() == 2 && folder.runs().contains(path.get(0)) && FILES.contains(path.get(1))) {
+                return folder.resolve(path.get(0) + "/" + path.get(1)).toFile();
             }
         } catch (Problem problem) {
             throw new FileNotFoundException(problem.getMessage());
         }
-        throw new FileNotFoundException("no run " + run);
+        throw new FileNotFoundException("no file of a run: " + uri);
     }
 
     @Override

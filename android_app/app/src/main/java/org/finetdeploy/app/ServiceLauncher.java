@@ -18,17 +18,21 @@ final class ServiceLauncher implements VisitLauncher {
 
     private final Context context;
     private final AppFolder folder;
+    private final boolean sustained;
 
-    ServiceLauncher(Context context, AppFolder folder) {
+    /** @param sustained whether a window of the app holds the sustained-performance mode */
+    ServiceLauncher(Context context, AppFolder folder, boolean sustained) {
         this.context = context;
         this.folder = folder;
+        this.sustained = sustained;
     }
 
     @Override
     public void start(Path request, Path records) {
         Intent intent = new Intent(context, VisitService.class)
                 .putExtra(VisitService.REQUEST, folder.relative(request))
-                .putExtra(VisitService.RECORDS, folder.relative(records));
+                .putExtra(VisitService.RECORDS, folder.relative(records))
+                .putExtra(VisitService.SUSTAINED, sustained);
         try {
             context.startForegroundService(intent);
         } catch (IllegalStateException | SecurityException error) { // Android 12: not from the background

@@ -8,7 +8,6 @@ import android.content.Intent;
 import android.content.pm.ServiceInfo;
 import android.os.Build;
 import android.os.IBinder;
-import android.os.PowerManager;
 import android.os.Process;
 import android.system.ErrnoException;
 import android.system.Os;
@@ -20,37 +19,33 @@ import java.nio.file.Path;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.Version;
-import org.finetdeploy.core.engine.Engines;
 import org.finetdeploy.core.files.Files;
 import org.finetdeploy.core.protocol.RecordFile;
 import org.finetdeploy.core.protocol.Schema;
 import org.finetdeploy.core.protocol.VisitRequest;
 import org.finetdeploy.core.visit.Clock;
 import org.finetdeploy.core.visit.Visit;
-import org.finetdeploy.engines.ExecuTorchEngine;
 import org.finetdeploy.engines.OnnxRuntimeEngine;
-import org.finetdeploy.engines.TorchMobileEngine;
 
 /**
  * One visit in a process of its own, which ends with it: the next visit finds no warm runtime. Started by adb, whose
- * shell holds the permission that the manifest asks for; request and records are files of the app's folder.
+ * shell holds the permission that the manifest asks for, or by the app; request and records are files of its folder.
  */
 public final class VisitService extends Service {
     /** Extra: path of the request in the app's folder. */
     public static final String REQUEST = "request";
     /** Extra: path in the app's folder at which the records appear when they are complete. */
     public static final String RECORDS = "records";
-    /** Added to the name of the records: why there are none. */
-    public static final String REFUSED = ".refused";
     /** Extra, optional: path in the app's folder for the outputs of all golden inputs. */
     public static final String OUTPUTS = "outputs";
+    /** Extra, optional: true when a window of the app holds the sustained-performance mode. */
+    public static final String SUSTAINED = "sustained";
 
     private static final String TAG = "finet-bench";
     private static final String CHANNEL = "measuring";
     private static final int NOTIFICATION = 1;
-    private static final long LONGEST_VISIT_MS = 3_600_000;
 
-    private boolean started;
+    private Intent visiting;
 
     @Override
     public IBinder onBind(Intent intent) {
@@ -60,13 +55,24 @@ public final class VisitService extends Service {
     @Override
     public int onStartCommand(Intent intent, int flags, int startId) {
         show();
-        if (intent == null || started) {
-            Log.e(TAG, started ? "busy with another visit" : "no request");
-            return START_NOT_STICKY;
+        if (visiting != null) {
+            busy(intent);
+        } else if (intent == null) { // Android keeps no request of this service, and starts it with none
+            stopSelf();
+        } else {
+            visiting = intent;
+            new Thread(() -> visit(intent), "finet-visit").start();
         }
-        started = true;
-        new Thread(() -> visit(intent), "finet-visit").start();
         return START_NOT_STICKY;
+    }
+
+    /** Whoever waits for these records is told, unless they are those that are being written. */
+    private void busy(Intent intent) {
+        Log.e(TAG, "busy with another visit");
+        String wanted = intent == null ? null : intent.getStringExtra(RECORDS);
+        if (wanted != null && !wanted.equals(visiting.getStringExtra(RECORDS))) {
+            refuse(intent, "busy with another visit; wait for its end");
+        }
     }
 
     private void show() {
@@ -85,15 +91,16 @@ public final class VisitService extends Service {
     }
 
     private void visit(Intent intent) {
-        PowerManager.WakeLock awake =
-                getSystemService(PowerManager.class).newWakeLock(PowerManager.PARTIAL_WAKE_LOCK, TAG + ":visit");
-        awake.acquire(LONGEST_VISIT_MS);
+        AwakePhone awake = new AwakePhone(this);
         try {
             Os.setenv(OnnxRuntimeEngine.TELEMETRY_OFF, "1", true);
             run(intent);
         } catch (Problem | ErrnoException | IOException problem) {
             Log.e(TAG, problem.getMessage());
             refuse(intent, problem.getMessage());
+        } catch (RuntimeException | Error error) { // the process ends before Android would log it
+            Log.e(TAG, "the app failed", error);
+            refuse(intent, "the app failed: " + error);
         } finally {
             awake.release();
             stopSelf();
@@ -103,14 +110,17 @@ public final class VisitService extends Service {
 
     private void run(Intent intent) throws IOException {
         AppFolder folder = new AppFolder(this);
+        Path to = folder.resolve(extra(intent, RECORDS));
+        java.nio.file.Files.deleteIfExists(to); // an earlier visit's must not be taken for this one's
+        java.nio.file.Files.deleteIfExists(refusal(to));
         VisitRequest request = VisitRequest.read(folder.resolve(extra(intent, REQUEST)), Schema.load());
         folder.check(request.artifact);
         folder.check(request.golden);
         String outputs = intent.getStringExtra(OUTPUTS);
-        Engines engines = new Engines(new ExecuTorchEngine(), new OnnxRuntimeEngine(), new TorchMobileEngine());
+        AndroidProbes probes = new AndroidProbes(this, intent.getBooleanExtra(SUSTAINED, false));
         String runner = "finet-deploy " + Version.TOOL + " app on Android " + Build.VERSION.RELEASE;
-        try (RecordFile records = new RecordFile(folder.resolve(extra(intent, RECORDS)))) {
-            new Visit(request, engines, new AndroidProbes(this), runner, Clock.SYSTEM, records)
+        try (RecordFile records = new RecordFile(to)) {
+            new Visit(request, AppEngines.all(), probes, runner, Clock.SYSTEM, records)
                     .run(outputs == null ? null : folder.resolve(outputs));
             records.finish();
         }
@@ -120,11 +130,14 @@ public final class VisitService extends Service {
     private void refuse(Intent intent, String reason) {
         try {
             Path records = new AppFolder(this).resolve(extra(intent, RECORDS));
-            byte[] line = (reason + "\n").getBytes(StandardCharsets.UTF_8);
-            Files.writeWhole(records.resolveSibling(records.getFileName() + REFUSED), line);
+            Files.writeWhole(refusal(records), (reason + "\n").getBytes(StandardCharsets.UTF_8));
         } catch (Problem nowhere) {
             Log.e(TAG, nowhere.getMessage());
         }
+    }
+
+    private static Path refusal(Path records) {
+        return records.resolveSibling(records.getFileName() + RecordFile.REFUSED);
     }
 
     private static String extra(Intent intent, String name) {

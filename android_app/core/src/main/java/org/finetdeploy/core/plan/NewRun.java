@@ -13,6 +13,11 @@ public final class NewRun {
 
     private NewRun() {}
 
+    /** Whether a folder of this name is one that is not complete. */
+    public static boolean isPart(String name) {
+        return name.endsWith(PART);
+    }
+
     /** {@code root/name} with this job. Problem when it is there already, or cannot be written. */
     public static void write(Path root, String name, byte[] job) {
         Path folder = root.resolve(name);

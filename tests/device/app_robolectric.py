@@ -10,14 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
-
 from finet_deploy.app.build import app_sources, compile_app
 from finet_deploy.app.libraries import libraries
 from finet_deploy.app.parts import Archive
 from finet_deploy.app.resources import aapt2_program, link_resources
 from finet_deploy.app.tools import require, run
-from finet_deploy.bench.protocol import VisitRequest
 from finet_deploy.files import replace_directory, temporary_directory_beside
 from finet_deploy.runner.folder import cache_folder
 
@@ -46,9 +43,7 @@ def fetch() -> Path:
     return folder()
 
 
-def run_tests(
-    files: dict[str, Path], request: VisitRequest, scratch: Path
-) -> subprocess.CompletedProcess[str]:
+def run_tests(files: dict[str, Path], scratch: Path) -> subprocess.CompletedProcess[str]:
     """Compile the app and its tests in `scratch` and run them. files: the fetched libraries by name."""
     sources = app_sources()
     parts = [Archive(library, files[library.name]) for library in libraries("app")]
@@ -79,7 +74,6 @@ def run_tests(
         f"-Drobolectric.dependency.dir={folder()}",
     ]
     command += [f"-Dfinet.golden={DATA}"]
-    command += [f"-Dfinet.request={msgspec.json.encode(request).decode()}"]
     # Robolectric puts its own framework before this one; JUnit alone needs it, to look at the classes.
     command += [
         "-cp",

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
 import msgspec
 import pytest
 
 import finet_deploy
-from finet_deploy.app.build import _version, app_sources
+from finet_deploy.app.build import MODULES, _version, app_sources
+from finet_deploy.app.check import FORBIDDEN
+from finet_deploy.app.java import MIN_SDK
 from finet_deploy.app.libraries import libraries
-from finet_deploy.bench.json_schema import protocol_schema
-from finet_deploy.bench.protocol import RECORD_TYPES, Job, VisitRequest
+from finet_deploy.app.parts import ABIS
+from finet_deploy.app.resources import TARGET_SDK
+from finet_deploy.bench.protocol import RECORD_TYPES, THERMAL_STATUSES, Job, VisitRequest
+from finet_deploy.devices.app.names import PACKAGE
 from finet_deploy.runtimes import FORMATS
 from finet_deploy.runtimes.android import known_runtimes, unloadable
 
@@ -25,11 +30,6 @@ SCHEMA = JAVA / "core/src/main/resources/org/finetdeploy/core/protocol/protocol.
 def constant(path: str, name: str) -> str:
     text = (JAVA / path).read_text()
     return re.search(rf'String {name} = "([^"]*)"', text).group(1)
-
-
-def test_the_apps_schema_is_that_of_the_protocol():
-    """When this fails, write `protocol_schema()` into the file, and see what the Java needs."""
-    assert SCHEMA.read_text() == protocol_schema()
 
 
 def test_the_schema_knows_every_structure_and_keeps_the_order_of_the_fields():
@@ -52,12 +52,62 @@ def test_versions_are_the_same_in_java_maven_and_python():
             )
 
 
-def test_the_engines_tell_the_versions_that_are_pinned():
+def strings(path: str) -> dict[str, str]:
+    return {item.get("name"): item.text for item in ElementTree.parse(JAVA / path).getroot()}
+
+
+def test_the_records_tell_the_versions_that_are_pinned():
     pinned = {library.name: library.version for library in libraries("app")}
-    engines = "engines/src/main/java/org/finetdeploy/engines"
-    assert constant(f"{engines}/ExecuTorchEngine.java", "VERSION") == pinned["executorch-android"]
-    assert constant(f"{engines}/TorchMobileEngine.java", "VERSION") == pinned["pytorch_android_lite"]
+    told = strings("app/res/values/versions.xml")
+    assert told["executorch_version"] == pinned["executorch-android"]
+    assert told["torch_mobile_version"] == pinned["pytorch_android_lite"]
     assert pinned["onnxruntime"] == pinned["onnxruntime-android"]
+
+
+def test_the_gradle_project_has_the_versions_of_the_other_builds():
+    """ExecuTorch apart: this build takes a third party's library, Gradle the original of the exporter's release."""
+    catalogue = (JAVA / "gradle/libs.versions.toml").read_text()
+    found = dict(re.findall(r'^([\w-]+) = "([^"]*)"$', catalogue, re.MULTILINE))
+    pinned = {library.name: library.version for library in libraries()}
+    for name, library in {
+        "onnxruntime": "onnxruntime-android",
+        "pytorch-mobile": "pytorch_android_lite",
+        "fbjni": "fbjni",
+        "nativeloader": "nativeloader",
+    }.items():
+        assert found[name] == pinned[library]
+    exporter = re.search(r'"executorch>=([\d.]+),', (ROOT / "pyproject.toml").read_text())[1]
+    assert found["executorch"] == exporter
+    assert strings("app/gradle/res/values/versions.xml")["executorch_version"] == exporter
+    for pom, name in (("pom.xml", "junit"), ("app/robolectric.pom.xml", "robolectric")):
+        assert f">{found[name]}</" in (JAVA / pom).read_text()
+
+
+def test_the_gradle_project_makes_the_same_app_of_the_same_sources():
+    text = (JAVA / "app/build.gradle").read_text()
+    for line in (
+        f"applicationId '{PACKAGE}'",
+        f"minSdk {MIN_SDK}",
+        f"targetSdk {TARGET_SDK}",
+        f"versionCode {_version()[0]}",
+        f"versionName '{_version()[1]}'",
+        f"abiFilters {', '.join(map(repr, ABIS))}",
+    ):
+        assert f"{line}\n" in text, line
+    named = set(re.findall(r"'([\w./]+/(?:java|resources)|AndroidManifest.xml|res|assets)'", text))
+    assert all((JAVA / "app" / path).exists() for path in named)
+    folders = {(JAVA / "app" / path).resolve() for path in named}
+    assert {JAVA / name / "src/main/java" for name in MODULES} < folders
+    assert JAVA / "core/src/main/resources" in folders
+    overlay = (JAVA / "app/gradle/AndroidManifest.xml").read_text()
+    removed = re.findall(r'name="([\w.]+)"\s+tools:node="remove"', overlay)
+    assert set(FORBIDDEN) <= set(removed)
+
+
+def test_thermal_states_have_the_same_names_on_both_sides():
+    text = (JAVA / "app/src/main/java/org/finetdeploy/app/AndroidProbes.java").read_text()
+    names = re.search(r"THERMAL_STATUSES =\s*Arrays.asList\(([^)]*)\)", text)[1]
+    assert tuple(re.findall(r'"(\w+)"', names)) == THERMAL_STATUSES
 
 
 def test_each_format_has_one_engine_and_known_limits():
@@ -97,8 +147,6 @@ def test_versions_of_the_app_are_numbers_that_grow(monkeypatch):
 
 
 def test_the_manifest_opens_nothing_but_what_adb_and_the_launcher_need():
-    import xml.etree.ElementTree as ElementTree
-
     android = "{http://schemas.android.com/apk/res/android}"
     manifest = ElementTree.parse(app_sources() / "app" / "AndroidManifest.xml").getroot()
     asked = {item.get(f"{android}name") for item in manifest.iter("uses-permission")}

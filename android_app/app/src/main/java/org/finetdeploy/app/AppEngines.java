@@ -1,5 +1,7 @@
 package org.finetdeploy.app;
 
+import android.content.Context;
+
 import org.finetdeploy.core.engine.Engines;
 import org.finetdeploy.engines.ExecuTorchEngine;
 import org.finetdeploy.engines.OnnxRuntimeEngine;
@@ -10,7 +12,10 @@ final class AppEngines {
     private AppEngines() {}
 
     /** New ones; no library is loaded yet. */
-    static Engines all() {
-        return new Engines(new ExecuTorchEngine(), new OnnxRuntimeEngine(), new TorchMobileEngine());
+    static Engines all(Context context) {
+        return new Engines(
+                new ExecuTorchEngine(context.getString(R.string.executorch_version)),
+                new OnnxRuntimeEngine(),
+                new TorchMobileEngine(context.getString(R.string.torch_mobile_version)));
     }
 }

@@ -53,7 +53,7 @@ public final class MainActivity extends Activity {
         setContentView(layout);
         try {
             folder = new AppFolder(this);
-            planner = new RunPlanner(folder);
+            planner = new RunPlanner(folder, AppEngines.all(this).runtimes());
             offer();
         } catch (Problem problem) {
             measure.setEnabled(false);

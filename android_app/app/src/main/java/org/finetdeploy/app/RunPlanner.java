@@ -17,10 +17,13 @@ import org.finetdeploy.core.probes.ProcFiles;
 /** New runs of bundles in the app's folder. */
 final class RunPlanner {
     private final AppFolder folder;
+    private final List<String> runtimes;
     private final Planning planning = Planning.load();
 
-    RunPlanner(AppFolder folder) {
+    /** @param runtimes that the app has */
+    RunPlanner(AppFolder folder, List<String> runtimes) {
         this.folder = folder;
+        this.runtimes = runtimes;
     }
 
     /** Names of the presets, shortest first. */
@@ -50,7 +53,7 @@ final class RunPlanner {
         for (String bundle : bundles) {
             read.add(Bundle.read(folder.resolve(bundle)));
         }
-        Planner planner = new Planner(planning, AppEngines.all().runtimes(), PhoneInfo.json());
+        Planner planner = new Planner(planning, runtimes, PhoneInfo.json());
         String utc = format("yyyy-MM-dd'T'HH:mm:ssxxx", ZoneOffset.UTC, now);
         String name = "run-" + format("yyyyMMdd-HHmmss", ZoneId.systemDefault(), now);
         folder.write(name, planner.job(read, preset, threads, mixedFusion, utc));

@@ -120,7 +120,7 @@ public final class VisitService extends Service {
         AndroidProbes probes = new AndroidProbes(this, intent.getBooleanExtra(SUSTAINED, false));
         String runner = "finet-deploy " + Version.TOOL + " app on Android " + Build.VERSION.RELEASE;
         try (RecordFile records = new RecordFile(to)) {
-            new Visit(request, AppEngines.all(), probes, runner, Clock.SYSTEM, records)
+            new Visit(request, AppEngines.all(this), probes, runner, Clock.SYSTEM, records)
                     .run(outputs == null ? null : folder.resolve(outputs));
             records.finish();
         }

@@ -14,6 +14,8 @@ import java.nio.file.Path;
 import java.util.List;
 import java.util.Map;
 
+import org.finetdeploy.core.json.JsonWriter;
+import org.finetdeploy.core.protocol.Job;
 import org.finetdeploy.core.protocol.Records;
 import org.finetdeploy.core.protocol.Schema;
 import org.junit.Test;
@@ -42,10 +44,10 @@ public class VisitServiceTest {
         return Robolectric.buildService(VisitService.class, intent).create().startCommand(0, 1).get();
     }
 
-    private String request(File artifact) {
-        return System.getProperty("finet.request")
-                .replace("ARTIFACT", artifact.getPath())
-                .replace("GOLDEN", new File(sandbox.root, "job/golden.safetensors").getPath());
+    private String request(File artifact) throws Exception {
+        Job job = Job.decode(Files.readAllBytes(AppSandbox.golden("bench/job.json")), Schema.load());
+        String golden = new File(sandbox.root, "job/golden.safetensors").getPath();
+        return new String(JsonWriter.compact(job.request(0, artifact.getPath(), golden)), "UTF-8");
     }
 
     private List<Map<String, Object>> records(String name) throws Exception {
@@ -56,7 +58,7 @@ public class VisitServiceTest {
 
     @Test
     public void aVisitThatFailsLeavesItsRecordsInTheAppsFolder() throws Exception {
-        sandbox.write("job/request.json", request(sandbox.write("job/model.pte", "no model")));
+        sandbox.write("job/request.json", request(sandbox.write("job/model.onnx", "no model")));
         sandbox.write("job/records.jsonl", "of an earlier visit");
         sandbox.write("job/records.jsonl.refused", "an earlier visit");
         VisitService service = start(intent("job/request.json", "job/records.jsonl"));
@@ -80,7 +82,7 @@ public class VisitServiceTest {
     @Test
     public void theSustainedModeOfTheWindowIsInTheRecord() throws Exception {
         ThermalPhone.sustainedMode = true;
-        sandbox.write("job/request.json", request(sandbox.write("job/model.pte", "no model")));
+        sandbox.write("job/request.json", request(sandbox.write("job/model.onnx", "no model")));
         start(intent("job/request.json", "job/adb.jsonl"));
         start(intent("job/request.json", "job/hand.jsonl").putExtra(VisitService.SUSTAINED, true));
         assertTrue(records("job/adb.jsonl").get(0).toString().contains("sustained_performance={value=false, reason=null}"));
@@ -110,7 +112,7 @@ public class VisitServiceTest {
 
     @Test
     public void aSecondRequestIsToldThatTheServiceIsBusy() throws Exception {
-        sandbox.write("job/request.json", request(sandbox.write("job/model.pte", "no model")));
+        sandbox.write("job/request.json", request(sandbox.write("job/model.onnx", "no model")));
         ServiceController<VisitService> controller =
                 Robolectric.buildService(VisitService.class, intent("job/request.json", "job/records.jsonl")).create();
         controller.startCommand(0, 1);

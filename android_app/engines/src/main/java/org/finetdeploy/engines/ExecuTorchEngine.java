@@ -16,11 +16,15 @@ import org.finetdeploy.core.golden.Output;
 
 /** ExecuTorch's Android library: {@code .pte} files. */
 public final class ExecuTorchEngine implements Engine {
-    /** The library does not tell its version: as in {@code finet_deploy/app/libraries.json}. */
-    public static final String VERSION = "react-native-executorch 0.9.3";
-
     private static final String RUNTIME = "executorch";
     private static final String METHOD = "forward";
+
+    private final String version;
+
+    /** @param version of the library, which does not tell it itself */
+    public ExecuTorchEngine(String version) {
+        this.version = version;
+    }
 
     @Override
     public String format() {
@@ -48,7 +52,7 @@ public final class ExecuTorchEngine implements Engine {
             Module module = Module.load(
                     file.toString(), Module.LOAD_MODE_MMAP_USE_MLOCK_IGNORE_ERRORS, threads);
             module.loadMethod(METHOD);
-            return new OpenModule(module, started.used(threads));
+            return new OpenModule(module, version, started.used(threads));
         } catch (RuntimeException error) {
             throw Refusal.of(RUNTIME, "load", error);
         }
@@ -56,18 +60,20 @@ public final class ExecuTorchEngine implements Engine {
 
     private static final class OpenModule implements Session {
         private final Module module;
+        private final String version;
         private final int threads;
         private EValue input;
         private EValue[] outputs = {};
 
-        OpenModule(Module module, int threads) {
+        OpenModule(Module module, String version, int threads) {
             this.module = module;
+            this.version = version;
             this.threads = threads;
         }
 
         @Override
         public String version() {
-            return VERSION;
+            return version;
         }
 
         @Override

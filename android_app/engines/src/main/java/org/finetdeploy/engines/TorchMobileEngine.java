@@ -17,10 +17,14 @@ import org.finetdeploy.core.golden.Output;
 
 /** PyTorch Mobile's lite interpreter: {@code .ptl} files. A legacy runtime, on phones only as an app's library. */
 public final class TorchMobileEngine implements Engine {
-    /** The library does not tell its version: as in {@code finet_deploy/app/libraries.json}. */
-    public static final String VERSION = "1.12.2";
-
     private static final String RUNTIME = "torch_mobile";
+
+    private final String version;
+
+    /** @param version of the library, which does not tell it itself */
+    public TorchMobileEngine(String version) {
+        this.version = version;
+    }
 
     @Override
     public String format() {
@@ -47,7 +51,7 @@ public final class TorchMobileEngine implements Engine {
         try {
             PyTorchAndroid.setNumThreads(threads);
             Module module = LiteModuleLoader.load(file.toString());
-            return new OpenModule(module, started.used(threads));
+            return new OpenModule(module, version, started.used(threads));
         } catch (RuntimeException error) {
             throw Refusal.of(RUNTIME, "load", error);
         }
@@ -55,18 +59,20 @@ public final class TorchMobileEngine implements Engine {
 
     private static final class OpenModule implements Session {
         private final Module module;
+        private final String version;
         private final int threads;
         private IValue input;
         private IValue output;
 
-        OpenModule(Module module, int threads) {
+        OpenModule(Module module, String version, int threads) {
             this.module = module;
+            this.version = version;
             this.threads = threads;
         }
 
         @Override
         public String version() {
-            return VERSION;
+            return version;
         }
 
         @Override

@@ -164,6 +164,13 @@ def test_the_manifest_opens_nothing_but_what_adb_and_the_launcher_need():
         assert provider.get(f"{android}exported") == "false"
 
 
+def test_neither_a_cloud_nor_a_new_phone_gets_the_apps_files():
+    rules = ElementTree.parse(JAVA / "app/res/xml/data_extraction_rules.xml").getroot()
+    for way in ("cloud-backup", "device-transfer"):
+        left_out = {item.get("domain") for item in rules.find(way) if item.get("path") == "."}
+        assert {"root", "external", "device_root"} <= left_out
+
+
 @pytest.mark.parametrize("library", libraries(), ids=lambda library: library.name)
 def test_every_library_is_pinned_with_origin_and_licence(library):
     assert library.licence and library.sha256 != "0" * 64

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from finet_deploy.bench.app_resources import app_resources
-from finet_deploy.bench.records import read_job
+from finet_deploy.bench.records import RecordLog, read_job
 from finet_deploy.export import read_bundle
 from tests import plan_data
+from tests.bench_fakes import make_records
+from tests.cli import run_cli
 
 APP = Path(__file__).resolve().parents[2] / "android_app"
 
@@ -37,3 +41,22 @@ def test_the_golden_bundles_are_bundles_and_one_limit_grows_with_the_certificate
 def test_the_app_has_the_structures_presets_and_limits_of_this_package(path):
     """When this fails: `python -m finet_deploy.bench.app_resources android_app`, and see what the Java needs."""
     assert (APP / path).read_text() == app_resources()[path]
+
+
+def test_a_run_that_was_planned_in_the_app_is_reported_like_any_other(tmp_path, capsys):
+    shutil.copytree(plan_data.FOLDER / "net_a", tmp_path / "net_a")
+    shutil.copytree(plan_data.FOLDER / "net_b", tmp_path / "net_b")
+    run = tmp_path / "run-20261121-000000"
+    run.mkdir()
+    (run / "job.json").write_bytes((plan_data.FOLDER / "two.json").read_bytes())
+    job = read_job(run)
+    rows = {row.id: row for row in job.rows}
+    with RecordLog.open(run) as log:
+        for visit in job.visits:
+            *records, end = make_records(visit, rows[visit.row], [1_000_000 + visit.index] * 40)
+            errors = dict.fromkeys(rows[visit.row].golden.output_limits, 1e-7)
+            log.append([*records, msgspec.structs.replace(end, output_errors=errors)])
+    status, out, _ = run_cli(capsys, "report", run)
+    assert status == 0
+    assert "net a" in out and "net b" in out and "Example Phone 7" in out
+    assert "invalid" not in out

@@ -10,7 +10,7 @@ import java.util.Arrays;
 import java.util.List;
 
 import org.finetdeploy.core.Problem;
-import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.plan.Bundle;
 import org.finetdeploy.core.plan.NewRun;
 import org.finetdeploy.core.run.RunFolder;
@@ -33,12 +33,12 @@ final class AppFolder {
 
     /** A path inside the folder; Problem for one that leads out. */
     Path resolve(String relative) {
-        return Files.inside(root.toPath(), relative);
+        return CheckedFiles.inside(root.toPath(), relative);
     }
 
     /** Problem for a file that is not in the folder. */
     void check(Path file) {
-        Files.inside(root.toPath(), relative(file));
+        CheckedFiles.inside(root.toPath(), relative(file));
     }
 
     /** A path as {@link #resolve} takes it. */
@@ -46,7 +46,7 @@ final class AppFolder {
         try {
             return root.toPath().toRealPath().relativize(path.toFile().getCanonicalFile().toPath()).toString();
         } catch (IOException error) {
-            throw Files.cannot("read", path, error);
+            throw CheckedFiles.cannot("read", path, error);
         }
     }
 

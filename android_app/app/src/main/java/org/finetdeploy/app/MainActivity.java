@@ -29,6 +29,7 @@ public final class MainActivity extends Activity {
     private Spinner threads;
     private CheckBox mixed;
     private Button measure;
+    private List<String> offered;
     private AppFolder folder;
     private RunPlanner planner;
 
@@ -49,7 +50,8 @@ public final class MainActivity extends Activity {
         measure.setText(R.string.measure);
         measure.setOnClickListener(view -> measure());
         runs = add(layout, new ListView(this), 1);
-        runs.setOnItemClickListener((parent, view, position, id) -> open((String) parent.getItemAtPosition(position), false));
+        runs.setOnItemClickListener(
+                (parent, view, position, id) -> open((String) parent.getItemAtPosition(position), false));
         setContentView(layout);
         try {
             folder = new AppFolder(this);
@@ -94,7 +96,11 @@ public final class MainActivity extends Activity {
         if (folder == null) {
             return;
         }
-        bundles.setAdapter(adapter(android.R.layout.simple_list_item_multiple_choice, folder.bundles()));
+        List<String> found = folder.bundles();
+        if (!found.equals(offered)) { // else what was chosen stays chosen
+            offered = found;
+            bundles.setAdapter(adapter(android.R.layout.simple_list_item_multiple_choice, found));
+        }
         runs.setAdapter(adapter(android.R.layout.simple_list_item_1, folder.runs()));
         List<String> closed = folder.closed();
         if (!closed.isEmpty()) {

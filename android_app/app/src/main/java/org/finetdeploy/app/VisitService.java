@@ -15,11 +15,12 @@ import android.util.Log;
 
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
+import java.nio.file.Files;
 import java.nio.file.Path;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.Version;
-import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.protocol.RecordFile;
 import org.finetdeploy.core.protocol.Schema;
 import org.finetdeploy.core.protocol.VisitRequest;
@@ -111,8 +112,8 @@ public final class VisitService extends Service {
     private void run(Intent intent) throws IOException {
         AppFolder folder = new AppFolder(this);
         Path to = folder.resolve(extra(intent, RECORDS));
-        java.nio.file.Files.deleteIfExists(to); // an earlier visit's must not be taken for this one's
-        java.nio.file.Files.deleteIfExists(refusal(to));
+        Files.deleteIfExists(to); // an earlier visit's must not be taken for this one's
+        Files.deleteIfExists(refusal(to));
         VisitRequest request = VisitRequest.read(folder.resolve(extra(intent, REQUEST)), Schema.load());
         folder.check(request.artifact);
         folder.check(request.golden);
@@ -130,7 +131,7 @@ public final class VisitService extends Service {
     private void refuse(Intent intent, String reason) {
         try {
             Path records = new AppFolder(this).resolve(extra(intent, RECORDS));
-            Files.writeWhole(refusal(records), (reason + "\n").getBytes(StandardCharsets.UTF_8));
+            CheckedFiles.writeWhole(refusal(records), (reason + "\n").getBytes(StandardCharsets.UTF_8));
         } catch (Problem nowhere) {
             Log.e(TAG, nowhere.getMessage());
         }

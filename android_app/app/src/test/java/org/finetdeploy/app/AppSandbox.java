@@ -8,6 +8,7 @@ import android.app.Application;
 import android.os.Looper;
 import android.view.View;
 import android.view.ViewGroup;
+import android.widget.TextView;
 
 import java.io.File;
 import java.nio.charset.StandardCharsets;
@@ -71,7 +72,7 @@ final class AppSandbox {
 
     private static <V extends View> V find(View view, Class<V> kind, String text) {
         boolean shows = text == null
-                || (view instanceof android.widget.TextView && text.contentEquals(((android.widget.TextView) view).getText()));
+                || (view instanceof TextView && text.contentEquals(((TextView) view).getText()));
         if (view.getClass() == kind && shows) {
             return kind.cast(view);
         }

@@ -7,6 +7,7 @@ import static org.junit.Assert.assertTrue;
 
 import android.content.ComponentName;
 import android.content.Intent;
+import android.os.PowerManager;
 
 import java.io.File;
 import java.nio.file.Files;
@@ -26,6 +27,7 @@ import org.robolectric.Shadows;
 import org.robolectric.android.controller.ServiceController;
 import org.robolectric.annotation.Config;
 import org.robolectric.shadows.ShadowLog;
+import org.robolectric.shadows.ShadowPowerManager;
 
 /** The service that does one visit. */
 @RunWith(RobolectricTestRunner.class)
@@ -80,13 +82,27 @@ public class VisitServiceTest {
     }
 
     @Test
+    public void theScreenStaysOnUntilTheVisitIsOverWithoutAWindow() throws Exception {
+        sandbox.write("job/request.json", request(sandbox.write("job/model.onnx", "no model")));
+        start(intent("job/request.json", "job/records.jsonl"));
+        AppSandbox.await("a lock", () -> ShadowPowerManager.getLatestWakeLock() != null);
+        PowerManager.WakeLock lock = ShadowPowerManager.getLatestWakeLock();
+        records("job/records.jsonl");
+        AppSandbox.await("it is released", () -> !lock.isHeld());
+        assertEquals("finet-bench:screen", Shadows.shadowOf(lock).getTag());
+        assertEquals(1, Shadows.shadowOf(lock).getTimesHeld());
+    }
+
+    @Test
     public void theSustainedModeOfTheWindowIsInTheRecord() throws Exception {
         ThermalPhone.sustainedMode = true;
         sandbox.write("job/request.json", request(sandbox.write("job/model.onnx", "no model")));
         start(intent("job/request.json", "job/adb.jsonl"));
         start(intent("job/request.json", "job/hand.jsonl").putExtra(VisitService.SUSTAINED, true));
-        assertTrue(records("job/adb.jsonl").get(0).toString().contains("sustained_performance={value=false, reason=null}"));
-        assertTrue(records("job/hand.jsonl").get(0).toString().contains("sustained_performance={value=true, reason=null}"));
+        String adb = records("job/adb.jsonl").get(0).toString();
+        String hand = records("job/hand.jsonl").get(0).toString();
+        assertTrue(adb, adb.contains("sustained_performance={value=false, reason=null}"));
+        assertTrue(hand, hand.contains("sustained_performance={value=true, reason=null}"));
     }
 
     @Test

@@ -14,10 +14,10 @@ import java.util.SortedSet;
 import java.util.TreeSet;
 
 import org.finetdeploy.core.Problem;
-import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.json.JsonParser;
 
-/** The golden inputs and outputs of a bundle: {@code golden.safetensors}, read piece by piece, nothing in it trusted. */
+/** A bundle's golden inputs and outputs: {@code golden.safetensors}, read piece by piece, nothing in it trusted. */
 public final class GoldenFile implements Closeable {
     private static final String INPUT = "input.";
     private static final String OUTPUT = "output.";
@@ -44,7 +44,7 @@ public final class GoldenFile implements Closeable {
         try {
             channel = FileChannel.open(path, StandardOpenOption.READ);
         } catch (IOException error) {
-            throw Files.cannot("read", path, error);
+            throw CheckedFiles.cannot("read", path, error);
         }
         try {
             long size = channel.size();
@@ -60,7 +60,7 @@ public final class GoldenFile implements Closeable {
             dataBytes = size - dataStart;
         } catch (IOException error) {
             close();
-            throw Files.cannot("read", path, error);
+            throw CheckedFiles.cannot("read", path, error);
         } catch (RuntimeException error) {
             close();
             throw error;
@@ -116,7 +116,7 @@ public final class GoldenFile implements Closeable {
         try {
             channel.close();
         } catch (IOException error) {
-            throw Files.cannot("close", path, error);
+            throw CheckedFiles.cannot("close", path, error);
         }
     }
 
@@ -177,7 +177,7 @@ public final class GoldenFile implements Closeable {
         try {
             return read(dataStart + entry.offset, entry.bytes);
         } catch (IOException error) {
-            throw Files.cannot("read", path, error);
+            throw CheckedFiles.cannot("read", path, error);
         }
     }
 

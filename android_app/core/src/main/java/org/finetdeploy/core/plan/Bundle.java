@@ -8,6 +8,7 @@ import java.util.List;
 import java.util.Map;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.json.Fields;
 import org.finetdeploy.core.json.JsonParser;
 import org.finetdeploy.core.protocol.Schema;
@@ -43,7 +44,8 @@ public final class Bundle {
             Path file = checked(folder, artifact.text("file"), artifact.text("sha256"));
             long bytes = artifact.integer("bytes", 1, Long.MAX_VALUE);
             if (size(file) != bytes) {
-                throw new Problem("file has not the " + bytes + " bytes that the manifest says" + AGAIN + " [" + file + "]");
+                throw new Problem(
+                        "file has not the " + bytes + " bytes that the manifest says" + AGAIN + " [" + file + "]");
             }
         }
         Fields golden = manifest.inner("golden");
@@ -92,7 +94,8 @@ public final class Bundle {
         for (String format : artifacts.names()) {
             Fields artifact = artifacts.inner(format);
             if (!artifact.text("format").equals(format)) {
-                throw new Problem("artifact '" + format + "' says that its format is '" + artifact.text("format") + "'" + AGAIN);
+                throw new Problem("artifact '" + format + "' says that its format is '" + artifact.text("format") + "'"
+                        + AGAIN);
             }
             found.add(artifact);
         }
@@ -102,7 +105,7 @@ public final class Bundle {
     private static Fields object(Path file, int maxBytes, String structure, Schema schema) {
         try {
             Map<String, Object> object =
-                    JsonParser.parseObject(org.finetdeploy.core.files.Files.readBounded(file, maxBytes));
+                    JsonParser.parseObject(CheckedFiles.readBounded(file, maxBytes));
             Object version = object.get("schema_version");
             if (version != null && !Long.valueOf(SCHEMA_VERSION).equals(version)) {
                 throw new Problem("schema_version is " + version + ", this app reads " + SCHEMA_VERSION);
@@ -116,8 +119,8 @@ public final class Bundle {
     }
 
     private static Path checked(Path folder, String relative, String sha256) {
-        Path file = org.finetdeploy.core.files.Files.inside(folder, relative);
-        if (!org.finetdeploy.core.files.Files.sha256(file).equals(sha256)) {
+        Path file = CheckedFiles.inside(folder, relative);
+        if (!CheckedFiles.sha256(file).equals(sha256)) {
             throw new Problem("file was changed: its SHA-256 is not the manifest's" + AGAIN + " [" + file + "]");
         }
         return file;
@@ -127,7 +130,7 @@ public final class Bundle {
         try {
             return Files.size(file);
         } catch (IOException error) {
-            throw org.finetdeploy.core.files.Files.cannot("read", file, error);
+            throw CheckedFiles.cannot("read", file, error);
         }
     }
 }

@@ -5,6 +5,7 @@ import java.nio.file.Files;
 import java.nio.file.Path;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.run.RunFolder;
 
 /** The folder of a run that begins: it has its name when all of its job is in it. */
@@ -30,7 +31,7 @@ public final class NewRun {
             Files.write(part.resolve(RunFolder.JOB), job);
             Files.move(part, folder);
         } catch (IOException error) {
-            throw org.finetdeploy.core.files.Files.cannot("write", folder, error);
+            throw CheckedFiles.cannot("write", folder, error);
         }
     }
 }

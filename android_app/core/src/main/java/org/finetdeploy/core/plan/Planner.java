@@ -109,7 +109,8 @@ public final class Planner {
             (supported.contains(runtime) ? chosen : leftOut).add(runtime);
         }
         if (chosen.isEmpty()) {
-            throw new Problem("no file for a runtime of this app in these bundles; it has " + String.join(", ", supported));
+            throw new Problem("no file for a runtime of this app in these bundles; it has "
+                    + String.join(", ", supported));
         }
         for (String runtime : chosen) {
             for (Bundle bundle : bundles) {

@@ -10,6 +10,7 @@ import java.util.Collections;
 import java.util.List;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.files.CheckedFiles;
 
 /** Small files that the kernel makes up, below a root that is {@code /} outside tests. */
 public final class ProcFiles {
@@ -23,7 +24,7 @@ public final class ProcFiles {
 
     /** Text of a file without blanks at its ends; Problem when it cannot be read. */
     public String text(String path) {
-        byte[] data = org.finetdeploy.core.files.Files.readBounded(root.resolve(path), MAX_BYTES);
+        byte[] data = CheckedFiles.readBounded(root.resolve(path), MAX_BYTES);
         return new String(data, StandardCharsets.UTF_8).trim();
     }
 
@@ -42,7 +43,7 @@ public final class ProcFiles {
         try {
             return Files.readSymbolicLink(root.resolve(path)).toString();
         } catch (IOException error) {
-            throw org.finetdeploy.core.files.Files.cannot("read", root.resolve(path), error);
+            throw CheckedFiles.cannot("read", root.resolve(path), error);
         }
     }
 

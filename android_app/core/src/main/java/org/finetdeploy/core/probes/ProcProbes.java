@@ -29,7 +29,8 @@ public final class ProcProbes implements DeviceProbes {
         state.put("load_average_1min", Reading.of(() -> Double.valueOf(files.text("proc/loadavg").split(" ")[0])));
         state.put("governor", Reading.of(this::governors));
         state.put("frequencies_mhz", Reading.of(this::frequencies));
-        state.put("memory_available_mib", Reading.of(() -> Long.parseLong(first("proc/meminfo", "MemAvailable")) / 1024));
+        state.put("memory_available_mib",
+                Reading.of(() -> Long.parseLong(first("proc/meminfo", "MemAvailable")) / 1024));
         state.put("temperatures_celsius", Reading.of(this::temperatures));
         state.put("battery_percent", Reading.of(() -> files.number(battery() + "/capacity")));
         state.put("battery_charging", Reading.of(this::charging));

@@ -36,7 +36,7 @@ public final class Job {
         }
     }
 
-    /** The job in {@code data}, JSON in UTF-8; Problem when it is none of schema version 1, or does not fit together. */
+    /** The job in {@code data}, JSON in UTF-8; Problem when it is none of schema version 1, or contradicts itself. */
     public static Job decode(byte[] data, Schema schema) {
         try {
             Map<String, Object> object = JsonParser.parseObject(data);

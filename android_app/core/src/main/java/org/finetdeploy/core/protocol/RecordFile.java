@@ -6,7 +6,7 @@ import java.io.IOException;
 import java.nio.file.Path;
 import java.util.Map;
 
-import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.files.CheckedFiles;
 
 /**
  * The records of one visit: lines under a temporary name, each with the system when {@link #write} returns, so that
@@ -46,7 +46,7 @@ public final class RecordFile implements RecordSink, Closeable {
     public void finish() {
         try {
             stream.close();
-            Files.rename(unfinished, path);
+            CheckedFiles.rename(unfinished, path);
         } catch (IOException error) {
             throw new Unwritable(path, error);
         }

@@ -10,8 +10,8 @@ import org.finetdeploy.core.files.Resource;
 import org.finetdeploy.core.json.JsonParser;
 
 /**
- * A JSON Schema that the Python side derives from its own structures, and a check of values against it. Only the keywords that the schema uses are known; any other one is refused on loading, so
- * that no rule can be overlooked.
+ * A JSON Schema that the Python side derives from its own structures, and a check of values against it. Only the
+ * keywords that the schemas use are known; any other one is refused on loading, so that no rule can be overlooked.
  */
 public final class Schema {
     private static final String PROTOCOL = "protocol.schema.json";

@@ -7,7 +7,7 @@ import java.util.List;
 import java.util.Map;
 
 import org.finetdeploy.core.Problem;
-import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.json.Fields;
 import org.finetdeploy.core.json.JsonParser;
 
@@ -59,7 +59,7 @@ public final class VisitRequest {
 
     /** Problem for a file that is no request of schema version 1, or one with impossible values. */
     public static VisitRequest read(Path path, Schema schema) {
-        byte[] data = Files.readBounded(path, MAX_BYTES);
+        byte[] data = CheckedFiles.readBounded(path, MAX_BYTES);
         try {
             return decode(data, schema);
         } catch (Problem problem) {

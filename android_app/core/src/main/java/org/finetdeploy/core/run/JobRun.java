@@ -1,6 +1,6 @@
 package org.finetdeploy.core.run;
 
-import static org.finetdeploy.core.files.Files.inside;
+import static org.finetdeploy.core.files.CheckedFiles.inside;
 
 import java.io.IOException;
 import java.nio.charset.StandardCharsets;
@@ -13,6 +13,7 @@ import java.util.List;
 import java.util.Map;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.json.JsonWriter;
 import org.finetdeploy.core.protocol.Job;
 import org.finetdeploy.core.protocol.RecordFile;
@@ -95,7 +96,7 @@ public final class JobRun {
     }
 
     private static void check(Path file, String sha256, Map<Path, String> checked) {
-        if (!checked.computeIfAbsent(file, org.finetdeploy.core.files.Files::sha256).equals(sha256)) {
+        if (!checked.computeIfAbsent(file, CheckedFiles::sha256).equals(sha256)) {
             throw new Problem("the file is not the one that the job names; copy the bundle again, or plan a new run ["
                     + file + "]");
         }
@@ -113,7 +114,7 @@ public final class JobRun {
             String golden = inside(bundle, job.goldenOf(row)).toString();
             Files.write(request, JsonWriter.compact(job.request(visit, artifact, golden)));
         } catch (IOException error) {
-            throw org.finetdeploy.core.files.Files.cannot("write", request, error);
+            throw CheckedFiles.cannot("write", request, error);
         }
         launcher.start(request, records);
         return await(visit);
@@ -127,7 +128,7 @@ public final class JobRun {
             }
             Files.deleteIfExists(folder.resolve("visit.json"));
         } catch (IOException error) {
-            throw org.finetdeploy.core.files.Files.cannot("write", folder, error);
+            throw CheckedFiles.cannot("write", folder, error);
         }
     }
 
@@ -183,7 +184,7 @@ public final class JobRun {
         if (!Files.exists(file)) {
             return null;
         }
-        byte[] text = org.finetdeploy.core.files.Files.readBounded(file, MAX_REFUSAL_BYTES);
+        byte[] text = CheckedFiles.readBounded(file, MAX_REFUSAL_BYTES);
         return new String(text, StandardCharsets.UTF_8);
     }
 

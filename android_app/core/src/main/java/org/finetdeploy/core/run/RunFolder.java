@@ -11,6 +11,7 @@ import java.util.Map;
 import java.util.TreeMap;
 
 import org.finetdeploy.core.Problem;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.protocol.Job;
 import org.finetdeploy.core.protocol.Records;
 import org.finetdeploy.core.protocol.Schema;
@@ -36,10 +37,10 @@ public final class RunFolder {
     public RunFolder(Path folder, Schema schema) {
         this.folder = folder;
         this.schema = schema;
-        job = Job.decode(org.finetdeploy.core.files.Files.readBounded(folder.resolve(JOB), MAX_JOB_BYTES), schema);
+        job = Job.decode(CheckedFiles.readBounded(folder.resolve(JOB), MAX_JOB_BYTES), schema);
         Path records = folder.resolve(RECORDS);
         if (Files.exists(records)) {
-            byte[] data = org.finetdeploy.core.files.Files.readBounded(records, MAX_RECORDS_BYTES);
+            byte[] data = CheckedFiles.readBounded(records, MAX_RECORDS_BYTES);
             keep(Records.decodeLines(data, schema));
             tailBytes = Records.tailBytes(data);
         }
@@ -91,14 +92,14 @@ public final class RunFolder {
         try {
             Files.write(path, data, StandardOpenOption.CREATE, StandardOpenOption.APPEND);
         } catch (IOException error) {
-            throw org.finetdeploy.core.files.Files.cannot("write", path, error);
+            throw CheckedFiles.cannot("write", path, error);
         }
     }
 
     /** The records in a file that a visit wrote; Problem when it holds anything else. */
     List<Map<String, Object>> read(Path records) {
         return Records.decodeLines(
-                org.finetdeploy.core.files.Files.readBounded(records, MAX_RECORDS_BYTES), schema);
+                CheckedFiles.readBounded(records, MAX_RECORDS_BYTES), schema);
     }
 
     private void keep(List<Map<String, Object>> records) {

@@ -31,7 +31,8 @@ final class VisitProblem {
             return "run by " + load.text("runtime") + " instead of " + artifact.text("runtime");
         }
         if (!load.map().get("threads").equals(row.map().get("threads"))) {
-            return "asked for " + row.map().get("threads") + " threads, the runtime reports " + load.map().get("threads");
+            return "asked for " + row.map().get("threads") + " threads, the runtime reports "
+                    + load.map().get("threads");
         }
         return samples(records, end, row);
     }

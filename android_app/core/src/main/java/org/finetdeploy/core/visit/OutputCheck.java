@@ -13,7 +13,7 @@ import java.util.TreeMap;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.engine.Session;
-import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.golden.GoldenFile;
 import org.finetdeploy.core.golden.Input;
 import org.finetdeploy.core.golden.Output;
@@ -77,8 +77,8 @@ final class OutputCheck {
         whole.put("dtype", "float32");
         whole.put("byte_order", "little");
         whole.put("outputs", index);
-        Files.writeWhole(path, data.toByteArray());
-        Files.writeWhole(path.resolveSibling(path.getFileName() + ".json"), JsonWriter.indented(whole));
+        CheckedFiles.writeWhole(path, data.toByteArray());
+        CheckedFiles.writeWhole(path.resolveSibling(path.getFileName() + ".json"), JsonWriter.indented(whole));
     }
 
     private Output run(String name) {

@@ -7,7 +7,7 @@ import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.engine.Engine;
 import org.finetdeploy.core.engine.Engines;
 import org.finetdeploy.core.engine.Session;
-import org.finetdeploy.core.files.Files;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.golden.GoldenFile;
 import org.finetdeploy.core.golden.Input;
 import org.finetdeploy.core.probes.DeviceProbes;
@@ -68,7 +68,7 @@ public final class Visit {
     }
 
     private void phases(Path outputs) {
-        String sha256 = Files.sha256(request.artifact);
+        String sha256 = CheckedFiles.sha256(request.artifact);
         write("start",
                 "started_utc", clock.utc(),
                 "pid", probes.pid(),

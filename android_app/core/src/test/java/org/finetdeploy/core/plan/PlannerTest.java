@@ -19,6 +19,7 @@ import java.util.stream.Stream;
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.Resources;
 import org.finetdeploy.core.Version;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.json.Fields;
 import org.finetdeploy.core.json.JsonParser;
 import org.finetdeploy.core.json.JsonWriter;
@@ -189,9 +190,9 @@ public class PlannerTest {
     public void aBundleWhoseCertificateDidNotPassOrWithoutAPhotographIsNotMeasured() throws IOException {
         Path failed = copy("net_a");
         Path certificate = failed.resolve("certificate.json");
-        String before = org.finetdeploy.core.files.Files.sha256(certificate);
+        String before = CheckedFiles.sha256(certificate);
         change(certificate, "\"passed\": true", "\"passed\": false");
-        change(failed.resolve("manifest.json"), before, org.finetdeploy.core.files.Files.sha256(certificate));
+        change(failed.resolve("manifest.json"), before, CheckedFiles.sha256(certificate));
         change(failed.resolve("manifest.json"), "\"passed\": true", "\"passed\": false");
         refused("certificate of 'net a' did not pass", Arrays.asList(Bundle.read(failed)), "quick", 1, ALL);
         Path dark = copy("net_a");

@@ -76,7 +76,8 @@ public class ResultTableTest {
 
     @Test
     public void throughputIsTakenAsTheJobSays() {
-        Map<String, Object> samples = Records.of("samples", 0, "latencies_ns", Arrays.asList(1000000L, 1000000L, 4000000L));
+        Map<String, Object> samples =
+                Records.of("samples", 0, "latencies_ns", Arrays.asList(1000000L, 1000000L, 4000000L));
         Map<String, Object> end = Records.of("end", 0);
         assertEquals(1000.0, ResultTable.imagesPerSecond(Arrays.asList(samples, end), false), 1e-9);
         assertEquals(500.0, ResultTable.imagesPerSecond(Arrays.asList(samples, end), true), 1e-9);

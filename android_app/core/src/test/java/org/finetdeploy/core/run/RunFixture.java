@@ -10,6 +10,7 @@ import java.util.Map;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.Resources;
+import org.finetdeploy.core.files.CheckedFiles;
 import org.finetdeploy.core.json.JsonParser;
 import org.finetdeploy.core.json.JsonWriter;
 import org.finetdeploy.core.protocol.Records;
@@ -76,7 +77,7 @@ abstract class RunFixture {
     /** The golden job, with the hash of the golden file that is here. */
     @SuppressWarnings("unchecked")
     Map<String, Object> goldenJob() throws IOException {
-        String sha256 = org.finetdeploy.core.files.Files.sha256(folder.resolve("golden.safetensors"));
+        String sha256 = CheckedFiles.sha256(folder.resolve("golden.safetensors"));
         Map<String, Object> job = JsonParser.parseObject(Resources.golden("bench/job.json"));
         for (Object row : (List<Object>) job.get("rows")) {
             ((Map<String, Object>) ((Map<String, Object>) row).get("golden")).put("sha256", sha256);

@@ -6,6 +6,7 @@ import java.io.IOException;
 import java.io.InputStream;
 import java.nio.file.AccessDeniedException;
 import java.nio.file.FileSystemException;
+import java.nio.file.Files;
 import java.nio.file.InvalidPathException;
 import java.nio.file.NoSuchFileException;
 import java.nio.file.Path;
@@ -16,14 +17,14 @@ import java.security.NoSuchAlgorithmException;
 import org.finetdeploy.core.Problem;
 
 /** Files, read with distrust: bounded, errors in words. Writers write to a temporary name, then rename. */
-public final class Files {
+public final class CheckedFiles {
     private static final int BLOCK_BYTES = 1 << 20;
 
-    private Files() {}
+    private CheckedFiles() {}
 
     /** All of a file that must not be larger than {@code maxBytes}; Problem when it is, or cannot be read. */
     public static byte[] readBounded(Path path, int maxBytes) {
-        try (InputStream stream = java.nio.file.Files.newInputStream(path)) {
+        try (InputStream stream = Files.newInputStream(path)) {
             ByteArrayOutputStream data = new ByteArrayOutputStream();
             byte[] block = new byte[64 << 10];
             int wanted = maxBytes + 1;
@@ -49,7 +50,7 @@ public final class Files {
         } catch (NoSuchAlgorithmException error) {
             throw new IllegalStateException(error); // every Java and every Android has it
         }
-        try (InputStream stream = java.nio.file.Files.newInputStream(path)) {
+        try (InputStream stream = Files.newInputStream(path)) {
             byte[] block = new byte[BLOCK_BYTES];
             int got = stream.read(block);
             while (got >= 0) {
@@ -70,7 +71,7 @@ public final class Files {
     public static void writeWhole(Path path, byte[] data) {
         Path part = path.resolveSibling(path.getFileName() + ".part");
         try {
-            java.nio.file.Files.write(part, data);
+            Files.write(part, data);
             rename(part, path);
         } catch (IOException error) {
             part.toFile().delete();
@@ -97,7 +98,7 @@ public final class Files {
 
     /** Gives a finished file its name, in place of an older one. */
     public static void rename(Path from, Path to) throws IOException {
-        java.nio.file.Files.move(from, to, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
+        Files.move(from, to, StandardCopyOption.ATOMIC_MOVE, StandardCopyOption.REPLACE_EXISTING);
     }
 
     /** {@code cannot <action>: <the system's words>: <path>}. */

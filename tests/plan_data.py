@@ -92,7 +92,9 @@ def cases() -> str:
 def write_bundle(folder: Path, formats: tuple[str, ...], *, fused: bool, seed: int, name: str) -> None:
     """A bundle that `read_bundle` takes; its networks are no networks."""
     rng = np.random.default_rng(seed)
-    inputs = {key: rng.standard_normal((1, 3, 4, 4)).astype(np.float32) for key in ("large", "photo_0", "noise_0")}
+    inputs = {
+        key: rng.standard_normal((1, 3, 4, 4)).astype(np.float32) for key in ("large", "photo_0", "noise_0")
+    }
     outputs = {key: rng.standard_normal((1, 2)) for key in inputs}
     files = {f"model.{fmt}": f"{folder.name} {fmt}".encode() for fmt in formats}
     files["golden.safetensors"] = Golden(inputs, outputs).encode()
@@ -134,7 +136,9 @@ def write_bundle(folder: Path, formats: tuple[str, ...], *, fused: bool, seed: i
         input=TensorEntry(name="input", shape=(1, 3, 4, 4), layout="NCHW", dtype="float32"),
         output=TensorEntry(name="output", shape=(1, 2), layout="NC", dtype="float32"),
         artifacts=entries,
-        golden=GoldenEntry(file="golden.safetensors", sha256=sha256["golden.safetensors"], inputs=tuple(inputs)),
+        golden=GoldenEntry(
+            file="golden.safetensors", sha256=sha256["golden.safetensors"], inputs=tuple(inputs)
+        ),
         certificate=CertificateEntry(
             file="certificate.json",
             sha256=sha256["certificate.json"],

@@ -15,9 +15,11 @@ import msgspec
 from finet_deploy.bench.json_schema import json_schema, protocol_schema
 from finet_deploy.bench.plan import CHECKED_INPUTS
 from finet_deploy.bench.settings import load_preset, preset_names
+from finet_deploy.export.schema import SCHEMA_VERSION as MANIFEST_VERSION
 from finet_deploy.export.schema import Manifest
 from finet_deploy.files import atomic_write_bytes
 from finet_deploy.verify.certificate import CONDITIONING, Certificate
+from finet_deploy.verify.certificate import SCHEMA_VERSION as CERTIFICATE_VERSION
 from finet_deploy.verify.limits import Limits
 
 __all__ = ["app_resources"]
@@ -40,6 +42,8 @@ def _planning() -> str:
     data = {
         "presets": {name: msgspec.to_builtins(load_preset(name)) for name in preset_names()},
         "checked_inputs": CHECKED_INPUTS,
+        "manifest_versions": [MANIFEST_VERSION],
+        "certificate_versions": [CERTIFICATE_VERSION],
         "limits": {
             "artifact": limits.artifact,
             "fp32": limits.fp32,

@@ -63,7 +63,9 @@ def run_tests(files: dict[str, Path], scratch: Path) -> subprocess.CompletedProc
     path = os.pathsep.join(map(str, [*jars, *libs]))
     command = [require("javac"), "-nowarn", "-cp", f"{path}{os.pathsep}{platform}", "-d", tests, *code]
     run(command, "compile the app's tests")
-    tests_only = [item.relative_to(sources / "app/src/test/java") for item in code if item.stem.endswith("Test")]
+    tests_only = [
+        item.relative_to(sources / "app/src/test/java") for item in code if item.stem.endswith("Test")
+    ]
     names = [".".join(item.with_suffix("").parts) for item in tests_only]
     opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("io", "lang", "util")]
     command = [

@@ -11,6 +11,7 @@ from finet_deploy.app.libraries import libraries
 from finet_deploy.runner.folder import cache_folder
 from tests.device.app_robolectric import folder, run_tests
 
+
 def test_the_apps_own_tests_pass(tmp_path):
     if shutil.which("javac") is None or not folder().is_dir():
         pytest.skip("no JDK, or not fetched: python -m tests.device.app_robolectric")

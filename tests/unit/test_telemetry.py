@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finet_deploy.bench.protocol import Reading
+from finet_deploy.bench.protocol import THERMAL_STATUSES, Reading
 from finet_deploy.devices import telemetry
 from finet_deploy.devices.phone_state import (
     STATE,
@@ -284,6 +285,14 @@ class TestState:
                 assert value.reason, name
         assert device_state(state).temperatures_celsius.reason
 
+    def test_the_thermal_status_goes_into_records_by_androids_name(self):
+        state = unread_state("not asked")
+        names = [
+            device_state(msgspec.structs.replace(state, thermal_status=Reading(value=number))).thermal_status
+            for number in range(7)
+        ]
+        assert [name.value for name in names] == list(THERMAL_STATUSES)
+
     def test_one_refusal_spoils_nothing_else(self, tmp_path):
         phone = LocalConnection(tmp_path / "phone")
         (phone.root / "dumpsys.thermalservice").unlink()
@@ -292,6 +301,7 @@ class TestState:
 
         state = read_state(phone)
         assert "Can't find service" in state.thermal_status.reason
+        assert device_state(state).thermal_status == state.thermal_status
         assert "loadavg" in state.load_average_1min.reason
         assert state.battery_percent.value == 80.0
         assert state.memory_available_mib.value == 2929

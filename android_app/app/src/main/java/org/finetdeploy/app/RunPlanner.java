@@ -51,7 +51,7 @@ final class RunPlanner {
     String plan(List<String> bundles, String preset, int threads, boolean mixedFusion, Instant now) {
         List<Bundle> read = new ArrayList<>();
         for (String bundle : bundles) {
-            read.add(Bundle.read(folder.resolve(bundle)));
+            read.add(Bundle.read(folder.resolve(bundle), planning));
         }
         Planner planner = new Planner(planning, runtimes, PhoneInfo.json());
         String utc = format("yyyy-MM-dd'T'HH:mm:ssxxx", ZoneOffset.UTC, now);

@@ -18,7 +18,6 @@ public final class Bundle {
     /** Name of the manifest in the folder. */
     public static final String MANIFEST = "manifest.json";
 
-    private static final long SCHEMA_VERSION = 1;
     private static final int MAX_MANIFEST_BYTES = 4 << 20;
     private static final int MAX_CERTIFICATE_BYTES = 16 << 20;
     private static final String AGAIN = "; copy the bundle again, or export the model again";
@@ -37,9 +36,9 @@ public final class Bundle {
      * The bundle in {@code folder}; Problem, naming the file, when it is none, or a file is absent, outside the
      * folder, or another one than the manifest names. Reads every byte of it.
      */
-    public static Bundle read(Path folder) {
-        Schema schema = Schema.ofBundles();
-        Fields manifest = object(folder.resolve(MANIFEST), MAX_MANIFEST_BYTES, "Manifest", schema);
+    public static Bundle read(Path folder, Planning planning) {
+        Fields manifest =
+                object(folder.resolve(MANIFEST), MAX_MANIFEST_BYTES, "Manifest", planning.manifestVersions);
         for (Fields artifact : artifacts(manifest)) {
             Path file = checked(folder, artifact.text("file"), artifact.text("sha256"));
             long bytes = artifact.integer("bytes", 1, Long.MAX_VALUE);
@@ -52,7 +51,7 @@ public final class Bundle {
         checked(folder, golden.text("file"), golden.text("sha256"));
         Fields entry = manifest.inner("certificate");
         Path file = checked(folder, entry.text("file"), entry.text("sha256"));
-        Fields certificate = object(file, MAX_CERTIFICATE_BYTES, "Certificate", schema);
+        Fields certificate = object(file, MAX_CERTIFICATE_BYTES, "Certificate", planning.certificateVersions);
         if (entry.flag("passed") != certificate.flag("passed")) {
             throw new Problem("manifest and certificate disagree on the verdict" + AGAIN + " [" + folder + "]");
         }
@@ -102,15 +101,15 @@ public final class Bundle {
         return found;
     }
 
-    private static Fields object(Path file, int maxBytes, String structure, Schema schema) {
+    private static Fields object(Path file, int maxBytes, String structure, List<Object> versions) {
         try {
             Map<String, Object> object =
                     JsonParser.parseObject(CheckedFiles.readBounded(file, maxBytes));
             Object version = object.get("schema_version");
-            if (version != null && !Long.valueOf(SCHEMA_VERSION).equals(version)) {
-                throw new Problem("schema_version is " + version + ", this app reads " + SCHEMA_VERSION);
+            if (!versions.contains(version)) {
+                throw new Problem("schema_version is " + version + ", this app reads " + versions);
             }
-            schema.check(structure, object);
+            Schema.ofBundles().check(structure, object);
             return new Fields(object);
         } catch (Problem problem) {
             throw new Problem("not a bundle's " + structure.toLowerCase(java.util.Locale.ROOT) + ": "

@@ -11,6 +11,7 @@ import org.finetdeploy.core.json.Fields;
 
 /** A {@code Row} of the protocol: one bundle in one runtime. */
 final class PlannedRow {
+    private static final String FP32 = "float32";
     private static final List<String> ARTIFACT = Arrays.asList(
             "file", "sha256", "bytes", "format", "runtime", "dtype", "delegates", "delegated_share", "nodes_outside",
             "normalization_ops", "notices");
@@ -21,12 +22,20 @@ final class PlannedRow {
         this.row = row;
     }
 
-    /** Problem when the bundle's certificate did not pass, or no photograph is among its golden inputs. */
+    /**
+     * Problem when the bundle's certificate did not pass, no photograph is among its golden inputs, or the file's
+     * precision is one for whose outputs no limit is known here.
+     */
     static PlannedRow of(Bundle bundle, String runtime, String id, String label, boolean baseline, long threads,
             Planning planning) {
         Fields manifest = bundle.manifest;
         if (!manifest.inner("certificate").flag("passed")) {
             throw new Problem("the certificate of '" + bundle.name() + "' did not pass; export it again");
+        }
+        Fields artifact = bundle.artifact(runtime);
+        if (!FP32.equals(artifact.text("dtype"))) {
+            throw new Problem("'" + bundle.name() + "' is in " + artifact.text("dtype")
+                    + ", and this app plans " + FP32 + " alone; plan it on a computer: finet-deploy bench --runner app");
         }
         Map<String, Object> row = new LinkedHashMap<>();
         row.put("id", id);
@@ -34,7 +43,7 @@ final class PlannedRow {
         row.put("baseline", baseline);
         row.put("aa_of", null);
         row.put("bundle", "../" + bundle.folderName()); // runs and bundles lie side by side in the app's folder
-        row.put("artifact", artifact(bundle.artifact(runtime)));
+        row.put("artifact", artifact(artifact));
         row.put("golden", golden(bundle, planning));
         row.put("threads", threads);
         row.put("input_shape", manifest.inner("input").items("shape"));

@@ -21,6 +21,11 @@ public final class Planning {
     /** How many golden inputs are checked in a visit. */
     final int checkedInputs;
 
+    /** Schema versions of manifests that are read. */
+    final List<Object> manifestVersions;
+    /** Schema versions of certificates that are read. */
+    final List<Object> certificateVersions;
+
     private final Fields presets;
 
     private Planning(Fields data) {
@@ -30,6 +35,8 @@ public final class Planning {
         fp32Multiple = limits.number("fp32_multiple", Double.MAX_VALUE);
         conditioningCheck = limits.text("conditioning_check");
         checkedInputs = (int) data.integer("checked_inputs", 1, Integer.MAX_VALUE);
+        manifestVersions = data.items("manifest_versions");
+        certificateVersions = data.items("certificate_versions");
         presets = data.inner("presets");
     }
 

@@ -75,7 +75,7 @@ public class PlannerTest {
             Fields wanted = cases.inner(job);
             List<Bundle> bundles = new ArrayList<>();
             for (Object name : wanted.items("bundles")) {
-                bundles.add(Bundle.read(shipped((String) name)));
+                bundles.add(Bundle.read(shipped((String) name), Planning.load()));
             }
             List<String> supported = new ArrayList<>();
             wanted.items("supported").forEach(runtime -> supported.add((String) runtime));
@@ -127,8 +127,8 @@ public class PlannerTest {
 
     @Test
     public void bundlesThatMustNotShareATableAreRefused() throws IOException {
-        Bundle fused = Bundle.read(shipped("net_b"));
-        Bundle unfused = Bundle.read(shipped("net_b_unfused"));
+        Bundle fused = Bundle.read(shipped("net_b"), Planning.load());
+        Bundle unfused = Bundle.read(shipped("net_b_unfused"), Planning.load());
         List<String> onnx = Arrays.asList("onnxruntime");
         refused("degrees of fusion", Arrays.asList(fused, unfused), "quick", 1, onnx);
         refused("no file for runtime 'executorch'", Arrays.asList(fused, unfused), "quick", 1, ALL);
@@ -137,9 +137,12 @@ public class PlannerTest {
         refused("9 threads, but this phone has 8 CPUs", Arrays.asList(fused), "quick", 9, ALL);
         refused("unknown preset 'fast'; use one of smoke, ", Arrays.asList(fused), "fast", 1, ALL);
         refused("it has other", Arrays.asList(fused), "quick", 1, Arrays.asList("other"));
+        Path other = copy("net_a");
+        change(other.resolve("manifest.json"), "\"dtype\": \"float32\",\n      \"runtime\": \"onnx", "\"dtype\": \"int8\",\n      \"runtime\": \"onnx");
+        refused("'net a' is in int8", Arrays.asList(Bundle.read(other, Planning.load())), "quick", 1, onnx);
         Path small = copy("net_a");
         change(small.resolve("manifest.json"), "4,\n      4", "8,\n      8");
-        refused("input shapes", Arrays.asList(fused, Bundle.read(small)), "quick", 1, onnx);
+        refused("input shapes", Arrays.asList(fused, Bundle.read(small, Planning.load())), "quick", 1, onnx);
     }
 
     private static void refused(String word, List<Bundle> bundles, String preset, int threads, List<String> runtimes) {
@@ -182,7 +185,7 @@ public class PlannerTest {
     }
 
     private static void damaged(Path bundle, String word) {
-        Problem problem = assertThrows(word, Problem.class, () -> Bundle.read(bundle));
+        Problem problem = assertThrows(word, Problem.class, () -> Bundle.read(bundle, Planning.load()));
         assertTrue(problem.getMessage(), problem.getMessage().contains(word));
     }
 
@@ -194,10 +197,10 @@ public class PlannerTest {
         change(certificate, "\"passed\": true", "\"passed\": false");
         change(failed.resolve("manifest.json"), before, CheckedFiles.sha256(certificate));
         change(failed.resolve("manifest.json"), "\"passed\": true", "\"passed\": false");
-        refused("certificate of 'net a' did not pass", Arrays.asList(Bundle.read(failed)), "quick", 1, ALL);
+        refused("certificate of 'net a' did not pass", Arrays.asList(Bundle.read(failed, Planning.load())), "quick", 1, ALL);
         Path dark = copy("net_a");
         change(dark.resolve("manifest.json"), "\"photo_0\"", "\"noise_1\"");
-        refused("no photograph", Arrays.asList(Bundle.read(dark)), "quick", 1, ALL);
+        refused("no photograph", Arrays.asList(Bundle.read(dark, Planning.load())), "quick", 1, ALL);
     }
 
     @Test

@@ -37,7 +37,7 @@ def app_resources() -> dict[str, str]:
 
 
 def _planning() -> str:
-    """What `bench.plan` decides by: presets, how many golden inputs are checked, and how close their outputs must be."""
+    """What `bench.plan` decides by: presets, how many golden inputs are checked, how close outputs must be."""
     limits = Limits()
     data = {
         "presets": {name: msgspec.to_builtins(load_preset(name)) for name in preset_names()},

@@ -8,7 +8,7 @@ the field.
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Generic, Literal, TypeVar
+from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import msgspec
 from msgspec import Meta
@@ -80,7 +80,7 @@ class DeviceInfo(_Data, frozen=True, kw_only=True):
     memory_mib: Reading[int]
 
 
-_NOT_KEPT: Final = Reading(reason="not kept when this was recorded")
+_NOT_KEPT: Final[Reading[Any]] = Reading(reason="not kept when this was recorded")
 
 
 class DeviceState(_Data, frozen=True, kw_only=True):

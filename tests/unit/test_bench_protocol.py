@@ -73,7 +73,7 @@ def test_units_are_part_of_the_field_names_of_every_measured_number():
     without = {"thermal_headroom"}  # Android's own name, a share
     for structure in (protocol.Load, protocol.First, protocol.Warmup, protocol.End, protocol.DeviceState):
         for name, kind in structure.__annotations__.items():
-            if name not in without and "Reading[float]" in str(kind) or "Milliseconds" in str(kind):
+            if (name not in without and "Reading[float]" in str(kind)) or "Milliseconds" in str(kind):
                 assert re.search(r"_(ms|mib|mhz|celsius|percent|1min)$", name), name
 
 

@@ -23,8 +23,11 @@ VERSIONS_HEADER = "headers/caffe2/serialize/versions.h"
 ABI = "x86_64"  # both are built from one source; in this one fewer texts share their ends
 _BYTECODE = re.compile(r"k(Min|Max)SupportedBytecodeVersion = (0x[0-9A-Fa-f]+|\d+)L;")
 _SCHEMA = re.compile(r"^(?:aten::)?([A-Za-z_]\w*(?:\.\w+)?)\(([^()]*(?:\([^()]*\)[^()]*)*)\) -> \S.*$")
-_KERNEL = re.compile(r"^(?:aten|dim_order_ops|quantized_decomposed)::\w+(?:\.\w+)?$")
+_KERNEL = re.compile(r"^(?:aten|dim_order_ops|executorch_prim|quantized_decomposed)::\w+(?:\.\w+)?$")
 # ExecuTorch: program, its extended header; XNNPACK's payload and its header.
+_BACKEND = re.compile(
+    r"^(?:XH0\d)?(\w+Backend)$"
+)  # a mark is compared without an end, and runs into the text behind it
 _IDENTIFIERS = re.compile(rb"ET1\d|eh0\d|XN0\d|XH0\d")
 
 
@@ -40,7 +43,14 @@ def read_runtimes(files: Mapping[str, Path]) -> tuple[Loads, ...]:
     executorch = _library(torch, "libexecutorch.so")
     marks = sorted({match.decode() for match in _IDENTIFIERS.findall(executorch.constants)})
     kernels = sorted(text for text in executorch.texts if _KERNEL.match(text))
-    if set(found) != {"min", "max"} or len(schemas) < 1000 or len(kernels) < 100 or len(marks) < 4:
+    backends = sorted({match[1] for match in map(_BACKEND.match, executorch.texts) if match})
+    if (
+        set(found) != {"min", "max"}
+        or len(schemas) < 1000
+        or len(kernels) < 100
+        or len(marks) < 4
+        or not backends
+    ):
         raise FinetDeployError(
             "the libraries do not tell what they load", do="check finet_deploy/app/runtimes.py"
         )
@@ -50,8 +60,9 @@ def read_runtimes(files: Mapping[str, Path]) -> tuple[Loads, ...]:
             version=torch.library.version,
             format="pte",
             identifiers=tuple(marks),
+            backends=tuple(backends),
             operators=dict.fromkeys(kernels),
-            source="constants of libexecutorch.so: format identifiers, names of registered kernels",
+            source="constants of libexecutorch.so: format identifiers, names of backends and kernels",
         ),
         Loads(
             library=onnx.name,

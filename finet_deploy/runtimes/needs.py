@@ -26,8 +26,10 @@ MAX_ITEMS = 1 << 16  # of one list in a file
 
 @dataclass(frozen=True)
 class Needs:
-    """bytecode_version: of a `.ptl`. identifiers: marks of the formats inside a `.pte`. operators: name with overload ->
-    number of arguments given, 0 where the file does not tell. backends: names of a `.pte`'s delegates."""
+    """bytecode_version: of a `.ptl`. identifiers: marks of the formats inside a `.pte`. backends: of its delegates.
+
+    operators: name with overload -> number of arguments given, 0 where the file does not tell.
+    """
 
     bytecode_version: int | None = None
     identifiers: tuple[str, ...] = ()
@@ -47,7 +49,7 @@ def read_needs(path: Path, fmt: str) -> Needs:
         return reader(path)
     except OSError as error:
         raise explain_os_error(error, "read", path) from error
-    # UnpicklingError and its like; BadZipFile, KeyError: no archive; struct.error: an offset that leads out of the file.
+    # What a damaged pickle, archive or offset leads to.
     except (
         pickle.UnpicklingError, zipfile.BadZipFile, struct.error, EOFError, AttributeError, NotImplementedError,
         IndexError, KeyError, TypeError, ValueError, RuntimeError, MemoryError,
@@ -57,7 +59,7 @@ def read_needs(path: Path, fmt: str) -> Needs:
 
 
 class _Inert(pickle.Unpickler):
-    """Reads a pickle whose classes and functions are all the same thing: one that keeps its arguments and does nothing."""
+    """Reads a pickle in which every class and function is one that keeps its arguments and does nothing."""
 
     def find_class(self, module: str, name: str) -> Any:
         return _nothing
@@ -74,8 +76,8 @@ def _ptl(path: Path) -> Needs:
     """`bytecode.pkl` is (version, method, ...); a method is (name, ((section, content), ...), ...), and the section
     `operators` has (name, overload[, number of arguments]) of each. After torch/csrc/jit/serialization."""
     with zipfile.ZipFile(path) as archive:
-        name = next(name for name in archive.namelist() if name.split("/")[1:] == ["bytecode.pkl"])
-        with archive.open(name) as stream:
+        names = [name for name in archive.namelist() if name.split("/")[1:] == ["bytecode.pkl"]]
+        with archive.open(names[0]) as stream:
             data = stream.read(MAX_BYTECODE_BYTES)
     version, *methods = _Inert(io.BytesIO(data)).load()
     if not isinstance(version, int):

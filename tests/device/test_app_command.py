@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from finet_deploy.app.build import MANIFEST_FILE, AppManifest, _source_files, app_sources, source_key
+from finet_deploy.app.manifest import MANIFEST_FILE, AppManifest
 from finet_deploy.app.find import app_folder
 from finet_deploy.app.parts import ABIS
 from finet_deploy.bench.settings import load_suite

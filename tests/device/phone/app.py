@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.device.phone.personality import Personality
 
@@ -42,6 +44,14 @@ class PhoneApp:
     def fail_grant(self, text: str | None) -> None:
         """`pm grant` throws this."""
         self._set("grant.fail", text)
+
+    def fail_uninstall(self, text: str | None) -> None:
+        """`pm uninstall` answers `Failure [TEXT]`."""
+        self._set("uninstall.fail", text)
+
+    def set_pages(self, size: int) -> None:
+        """The size of the memory's pages, bytes."""
+        self._set("page_size", str(size))
 
     def set_fate(
         self, kind: str | None, text: str = "", *, at: int = 4, times: int = 1, visits: str = "timed"
@@ -138,12 +148,23 @@ def configuration() -> Path | None:
 
 
 def make_apk(
-    path: Path, *, version: int = 1, cert: str = "aabbccdd", abis: str = "arm64-v8a x86_64", salt: str = ""
+    path: Path,
+    *,
+    version: int = 1,
+    cert: str = "aabbccdd",
+    abis: str = "arm64-v8a x86_64",
+    salt: str = "",
+    libraries: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
-    """An APK that the simulated package manager can read: no code is in it, the stand-in is what runs."""
+    """An APK that the simulated package manager can read: no code is in it, the stand-in is what runs.
+
+    libraries: name in the APK -> content, besides.
+    """
     lines = {"package": PACKAGE, "version": version, "cert": cert, "abis": abis, "salt": salt}
     text = "\n" + "".join(f"simulated-{name}={value}\n" for name, value in lines.items())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("AndroidManifest.xml", PACKAGE.encode("utf-16-le"))
         archive.writestr("simulated.txt", text)
+        for name, content in libraries.items():
+            archive.writestr(name, content)
     return path

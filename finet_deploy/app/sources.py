@@ -14,6 +14,7 @@ __all__ = [
     "ABIS",
     "MODULES",
     "RULES",
+    "app_files",
     "app_key",
     "app_sources",
     "cached_app",

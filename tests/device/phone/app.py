@@ -18,7 +18,19 @@ from tests.device.phone.personality import Personality
 __all__ = ["FATES", "PhoneApp", "java_folders", "make_apk"]
 
 PACKAGE = "org.finetdeploy.app"
-FATES = ("crash", "native", "anr", "memory", "permission", "updated", "user", "gone", "hang", "anr_dialog")
+FATES = (
+    "crash",
+    "native",
+    "anr",
+    "memory",
+    "permission",
+    "updated",
+    "user",
+    "gone",
+    "hang",
+    "anr_dialog",
+    "stillborn",
+)
 SYSTEM = ("packages", "log", "exits", "tmp")
 # An app's process goes by its package's name, not by the program's; and phones have no /tmp.
 SHIM = """\
@@ -61,6 +73,13 @@ class PhoneApp:
             raise ValueError(f"no fate {kind!r}")
         for name, value in (("text", text), ("at", at), ("times", times), ("visits", visits), ("kind", kind)):
             self._set(f"fate/{name}", None if kind is None else str(value))
+
+    def forget(self) -> None:
+        """As if nothing had happened yet: no fault, and nothing counted. What is installed stays."""
+        self.set_fate(None)
+        self.fail_start(None)
+        for name in ("installed.log", "started.log", "fate.log"):
+            (self._folder / "data/system" / name).unlink(missing_ok=True)
 
     def lock(self, locked: bool = True) -> None:
         """As before the first unlock after a start: shared storage is not there."""

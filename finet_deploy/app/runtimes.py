@@ -2,7 +2,7 @@
 
 PyTorch Mobile: the versions of its bytecode stand in a header of its AAR, the operators' schemas in its library.
 ExecuTorch: identifiers of the formats and names of the kernels stand in its library. ONNX Runtime is the same release
-on a JVM, where our files are run.
+on a JVM, where our files are run. After a change of `libraries.json`: `python -m finet_deploy.app.runtimes`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from finet_deploy.app.elf import NativeLibrary, read_native
+from finet_deploy.app.fetch import fetch
 from finet_deploy.app.libraries import libraries
 from finet_deploy.app.parts import Archive
 from finet_deploy.errors import FinetDeployError
-from finet_deploy.runtimes.android import Loads
+from finet_deploy.files import atomic_write_bytes
+from finet_deploy.runtimes.android import ANDROID_FILE, Loads
 
-__all__ = ["read_runtimes"]
+__all__ = ["main", "read_runtimes"]
 
 VERSIONS_HEADER = "headers/caffe2/serialize/versions.h"
 ABI = "x86_64"  # both are built from one source; in this one fewer texts share their ends
@@ -107,3 +111,13 @@ def _split(arguments: str) -> list[str]:
         else:
             parts[-1] += char
     return parts
+
+
+def main() -> None:
+    """Write what the libraries say into `runtimes/android.json`."""
+    found = msgspec.json.encode(read_runtimes(fetch(libraries(), lambda step: None)))
+    atomic_write_bytes(ANDROID_FILE, msgspec.json.format(found, indent=1) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -30,7 +30,7 @@ def command() -> None:
 @click.option("--force", is_flag=True, help="Build also when the cache has it.")
 @output_options
 def build(abis: tuple[str, ...], stand_in: bool, output: Path | None, force: bool, console: Console) -> None:
-    """Fetch the libraries, compile, dex, pack, sign and check the APK; keep it in the cache.
+    """Fetch the libraries, compile, dex, pack, sign and check the APK; keep it in the cache, where `bench` finds it.
 
     Needs a JDK, Maven, npm, zipalign, apksigner and dexdump (Debian's packages), and pyelftools; no Android SDK.
     Signed with a debug key of your own, or with the key that FINET_APK_KEYSTORE, FINET_APK_KEYSTORE_PASSWORD and

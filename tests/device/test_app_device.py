@@ -341,17 +341,16 @@ class TestLink:
         assert "started anew" in records[-1].reason
         assert problem(device.run_visit(request), request) is None
 
-    def test_a_phone_that_stays_away_ends_the_run_with_what_to_do(self, ready, monkeypatch):
-        device, request, phone, said = ready
+    def test_a_phone_that_stays_away_ends_the_run_with_what_to_do(self, phone, bundle, tmp_path, monkeypatch):
         monkeypatch.setattr("finet_deploy.devices.remote_job.GRACE_SECONDS", 1.0)
-        monkeypatch.setattr(device, "_patience", dataclasses.replace(HASTE, away_seconds=2.0))
-        once_it_runs(phone, lambda: phone.strike("unplug"))
-        with pytest.raises(PhoneGone, match="round 1 of"):
-            device.run_visit(
-                msgspec.structs.replace(
-                    request, settings=msgspec.structs.replace(LONG, visit_timeout_seconds=1.0)
-                )
-            )
+        patience, said = dataclasses.replace(HASTE, away_seconds=1.0), []
+        rows, request = app_requests(bundle, tmp_path)
+        brief = msgspec.structs.replace(LONG, visit_timeout_seconds=1.0)
+        with app_device(phone, apk_in(tmp_path), said, patience=patience) as device:
+            device.prepare(rows, tmp_path)
+            once_it_runs(phone, lambda: phone.strike("unplug"))
+            with pytest.raises(PhoneGone, match="round 1 of"):
+                device.run_visit(msgspec.structs.replace(request, settings=brief))
         assert any("--resume" in text for text in said)
         phone.clear_faults()
 

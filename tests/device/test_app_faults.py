@@ -77,7 +77,7 @@ def shared(bundle, tmp_path_factory):
 
 @pytest.fixture
 def ready(shared):
-    """A prepared device, one visit of it, its phone, and what was said, for tests that leave the installed app alone."""
+    """A prepared device, one visit of it, its phone, and what was said. For tests that leave the app as it is."""
     device, request, phone, said = shared
     phone.app.forget()
     said.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import zipfile
 from pathlib import Path
 
@@ -55,7 +56,8 @@ def test_an_original_is_fetched_with_mvn_checked_and_taken_apart(name, tmp_path,
     def mvn(command, what, *, do=""):
         pom = Path(command[command.index("-f") + 1])
         asked.append(pom.read_text())
-        (pom.parent / original.file_name).write_bytes(data)
+        name = re.search("<destFileName>(.*)</destFileName>", asked[-1])
+        (pom.parent / name.group(1)).write_bytes(data)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(fetching, "require", lambda program: program)

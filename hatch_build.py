@@ -1,4 +1,5 @@
-"""What the wheel carries besides the package: the native runner's sources, and runners built from those very sources.
+"""What the wheel carries besides the package: the native runner's sources, runners built from those very sources, and
+the Android app's sources, for `finet-deploy app build`. (The built app is a package of its own: `android_app/package`.)
 
 `make wheel` puts built runners into `finet_deploy/runner/data`. Without them a wheel is made all the same, and this
 says so: whoever installs it needs a compiler, for `finet-deploy runner build`.
@@ -13,6 +14,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 SOURCES, SOURCES_PACKED = "android_app/native", "finet_deploy/runner/native"
+APP, APP_PACKED = "android_app", "finet_deploy/app/android"
 DATA = "finet_deploy/runner/data"
 
 
@@ -24,12 +26,22 @@ class PackRunners(BuildHookInterface):
             return
         root = Path(self.root)
         build_data["force_include"][str(root / SOURCES)] = SOURCES_PACKED
+        for path in app_sources(root):
+            build_data["force_include"][str(root / APP / path)] = f"{APP_PACKED}/{path.as_posix()}"
         folder = root / DATA
         if not folder.is_dir():
             self.app.display_warning("no native runner is packed: `make wheel` builds them first")
             return
         for path in runner_files(root, folder):
             build_data["force_include"][str(path)] = path.relative_to(root).as_posix()
+
+
+def app_sources(root: Path) -> list[Path]:
+    """What the app and its stand-in are built from, below its folder."""
+    sys.path.insert(0, str(root))
+    from finet_deploy.app.sources import packed_sources
+
+    return [path.relative_to(root / APP) for path in packed_sources(root / APP)]
 
 
 def runner_files(root: Path, folder: Path) -> list[Path]:

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import msgspec
 
 from finet_deploy import __version__
 from finet_deploy.app.check import check_apk
 from finet_deploy.app.fetch import fetch
 from finet_deploy.app.java import class_jar, compile_java, dex, library_jar, shrink
 from finet_deploy.app.libraries import libraries
+from finet_deploy.app.manifest import MANIFEST_FILE, AppManifest, read_manifest, write_manifest
 from finet_deploy.app.pack import Entry, pack
-from finet_deploy.app.parts import ABIS, Archive
+from finet_deploy.app.parts import Archive
 from finet_deploy.app.resources import aapt2_program, link_resources
 from finet_deploy.app.sign import Key, debug_key, release_key, sign
+from finet_deploy.app.sources import (
+    ABIS,
+    MODULES,
+    RULES,
+    app_key,
+    app_sources,
+    cached_app,
+    require_sources,
+)
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import (
     atomic_write_bytes,
@@ -29,39 +36,11 @@ from finet_deploy.files import (
 )
 from finet_deploy.runner.folder import cache_folder
 
-__all__ = ["MANIFEST_FILE", "AppManifest", "app_sources", "build_app", "compile_app", "source_key"]
+__all__ = ["app_sources", "build_app", "compile_app"]
 
-PACKAGE = Path(__file__).resolve().parent
-MODULES = ("core", "engines", "app")
-MANIFEST_FILE = "app.json"
-RULES = "proguard.pro"
 LICENCES = "assets/licenses"
 
 Step = Callable[[str], None]
-
-
-class AppManifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What lies beside the APK. unsigned_sha256: of the APK before it was signed: two builds give the same."""
-
-    schema_version: int = 1
-    apk: str
-    sha256: str
-    bytes: int
-    unsigned_sha256: str
-    tool_version: str
-    signed_with: str
-    abis: tuple[str, ...]
-    key: str
-    runtimes: dict[str, str]
-    notes: tuple[str, ...]
-
-
-def app_sources() -> Path | None:
-    """The app's sources: packed beside this module, or in the source tree; None when neither is there."""
-    for folder in (PACKAGE / "android", PACKAGE.parents[1] / "android_app"):
-        if (folder / "app" / "AndroidManifest.xml").is_file():
-            return folder
-    return None
 
 
 def build_app(
@@ -72,30 +51,26 @@ def build_app(
     Raises UsageError for an unknown ABI or half a release key, FinetDeployError for a missing tool, a library that
     cannot be had, or an APK that does not pass its checks.
     """
-    sources = app_sources()
-    if sources is None:
-        raise FinetDeployError("the app's sources are not here", do="build in a source tree")
+    sources = require_sources()
     unknown = [abi for abi in abis if abi not in ABIS]
     if unknown or not abis:
         raise UsageError(f"unknown ABI {', '.join(unknown) or 'none'}", do=f"use {', '.join(ABIS)}")
     chosen = tuple(abi for abi in ABIS if abi in abis)
     key = release_key() or debug_key()
-    wanted = source_key(sources, _source_files(sources), chosen)
-    series = f"{key.kind}-{'-'.join(chosen)}"
-    cached = cache_folder() / "app" / f"{series}.{wanted[:16]}"
+    wanted = app_key(sources, chosen)
+    cached = cached_app(key.kind, chosen, wanted)
     if force or not (cached / MANIFEST_FILE).is_file():
         with temporary_directory_beside(cached) as folder:
             with temporary_directory_beside(cached) as scratch:
                 _Build(sources, chosen, key, wanted, scratch, progress).run(folder)
             replace_directory(folder, cached)
-        for old in cached.parent.glob(f"{series}.*"):
+        for old in cached.parent.glob(f"{cached.stem}.*"):
             if old != cached:  # of older sources, 100 MB for each ABI
                 shutil.rmtree(old, ignore_errors=True)
     else:
         progress(f"{cached}: up to date")
     if out is not None:
-        manifest = msgspec.json.decode((cached / MANIFEST_FILE).read_bytes(), type=AppManifest)
-        atomic_write_bytes(out, (cached / manifest.apk).read_bytes())
+        atomic_write_bytes(out, (cached / read_manifest(cached).apk).read_bytes())
     return cached
 
 
@@ -123,27 +98,6 @@ def compile_app(
     own = scratch / "own.jar"
     class_jar(compiled, own)
     return [own, *jars]
-
-
-def _source_files(sources: Path) -> list[Path]:
-    """All that the APK is made from, in a fixed order."""
-    found = [sources / "app" / "AndroidManifest.xml", sources / "app" / RULES]
-    for folder in ("res", "assets"):
-        found += [path for path in (sources / "app" / folder).rglob("*") if path.is_file()]
-    for module in MODULES:
-        found += [path for path in (sources / module / "src" / "main").rglob("*") if path.is_file()]
-    return sorted(found)
-
-
-def source_key(sources: Path, files: Sequence[Path], what: object) -> str:
-    """Hash of all that a build is made from: sources, libraries, this package's own rules, and `what` is wanted."""
-    digest = hashlib.sha256(repr((__version__, what)).encode())
-    rules = [*PACKAGE.glob("*.py"), PACKAGE / "libraries.json"]
-    for folder, paths in ((PACKAGE, sorted(rules)), (sources, files)):
-        for file in paths:
-            data = file.read_bytes()
-            digest.update(f"{file.relative_to(folder)} {len(data)}\n".encode() + data)
-    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -245,9 +199,7 @@ class _Build:
             },
             notes=tuple(notes),
         )
-        atomic_write_bytes(
-            folder / MANIFEST_FILE, msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
-        )
+        write_manifest(folder, manifest)
 
 
 def _version() -> tuple[int, str]:

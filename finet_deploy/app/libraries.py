@@ -1,4 +1,10 @@
-"""What the app is built from and with: releases of others, pinned by hash. Data in `libraries.json`."""
+"""What the app is built from and with: releases of others, pinned by hash. Data in `libraries.json`.
+
+An original of Maven Central takes the place of a republished file by its entry alone: `source` maven, `coordinate`
+`group:artifact:version:aar`, no `archive`, `classes` `classes.jar`, `native` `jni/{abi}/NAME.so`, and the `sha256` that
+a build with another one names. Then `python -m finet_deploy.app.runtimes` writes down which files it loads, and the
+build's own checks tell what does not fit.
+"""
 
 from __future__ import annotations
 

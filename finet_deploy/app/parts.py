@@ -10,9 +10,8 @@ from pathlib import Path
 from finet_deploy.app.libraries import Library
 from finet_deploy.errors import FinetDeployError
 
-__all__ = ["ABIS", "Archive"]
+__all__ = ["Archive"]
 
-ABIS = ("arm64-v8a", "x86_64")
 MAX_MEMBER_BYTES = 512 << 20
 SELF = "."
 

@@ -2,7 +2,7 @@
 
 PyTorch Mobile: the versions of its bytecode stand in a header of its AAR, the operators' schemas in its library.
 ExecuTorch: identifiers of the formats and names of the kernels stand in its library. ONNX Runtime is the same release
-on a JVM, where our files are run.
+on a JVM, where our files are run. After a change of `libraries.json`: `python -m finet_deploy.app.runtimes`.
 """
 
 from __future__ import annotations
@@ -11,20 +11,27 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
+
 from finet_deploy.app.elf import NativeLibrary, read_native
+from finet_deploy.app.fetch import fetch
 from finet_deploy.app.libraries import libraries
 from finet_deploy.app.parts import Archive
 from finet_deploy.errors import FinetDeployError
-from finet_deploy.runtimes.android import Loads
+from finet_deploy.files import atomic_write_bytes
+from finet_deploy.runtimes.android import ANDROID_FILE, Loads
 
-__all__ = ["read_runtimes"]
+__all__ = ["main", "read_runtimes"]
 
 VERSIONS_HEADER = "headers/caffe2/serialize/versions.h"
 ABI = "x86_64"  # both are built from one source; in this one fewer texts share their ends
 _BYTECODE = re.compile(r"k(Min|Max)SupportedBytecodeVersion = (0x[0-9A-Fa-f]+|\d+)L;")
 _SCHEMA = re.compile(r"^(?:aten::)?([A-Za-z_]\w*(?:\.\w+)?)\(([^()]*(?:\([^()]*\)[^()]*)*)\) -> \S.*$")
-_KERNEL = re.compile(r"^(?:aten|dim_order_ops|quantized_decomposed)::\w+(?:\.\w+)?$")
+_KERNEL = re.compile(r"^(?:aten|dim_order_ops|executorch_prim|quantized_decomposed)::\w+(?:\.\w+)?$")
 # ExecuTorch: program, its extended header; XNNPACK's payload and its header.
+_BACKEND = re.compile(
+    r"^(?:XH0\d)?(\w+Backend)$"
+)  # a mark is compared without an end, and runs into the text behind it
 _IDENTIFIERS = re.compile(rb"ET1\d|eh0\d|XN0\d|XH0\d")
 
 
@@ -40,7 +47,14 @@ def read_runtimes(files: Mapping[str, Path]) -> tuple[Loads, ...]:
     executorch = _library(torch, "libexecutorch.so")
     marks = sorted({match.decode() for match in _IDENTIFIERS.findall(executorch.constants)})
     kernels = sorted(text for text in executorch.texts if _KERNEL.match(text))
-    if set(found) != {"min", "max"} or len(schemas) < 1000 or len(kernels) < 100 or len(marks) < 4:
+    backends = sorted({match[1] for match in map(_BACKEND.match, executorch.texts) if match})
+    if (
+        set(found) != {"min", "max"}
+        or len(schemas) < 1000
+        or len(kernels) < 100
+        or len(marks) < 4
+        or not backends
+    ):
         raise FinetDeployError(
             "the libraries do not tell what they load", do="check finet_deploy/app/runtimes.py"
         )
@@ -50,8 +64,9 @@ def read_runtimes(files: Mapping[str, Path]) -> tuple[Loads, ...]:
             version=torch.library.version,
             format="pte",
             identifiers=tuple(marks),
+            backends=tuple(backends),
             operators=dict.fromkeys(kernels),
-            source="constants of libexecutorch.so: format identifiers, names of registered kernels",
+            source="constants of libexecutorch.so: format identifiers, names of backends and kernels",
         ),
         Loads(
             library=onnx.name,
@@ -96,3 +111,13 @@ def _split(arguments: str) -> list[str]:
         else:
             parts[-1] += char
     return parts
+
+
+def main() -> None:
+    """Write what the libraries say into `runtimes/android.json`."""
+    found = msgspec.json.encode(read_runtimes(fetch(libraries(), lambda step: None)))
+    atomic_write_bytes(ANDROID_FILE, msgspec.json.format(found, indent=1) + b"\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -7,11 +7,11 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from finet_deploy.app.build import app_sources, source_key
 from finet_deploy.app.fetch import fetch
 from finet_deploy.app.java import class_jar, compile_java, zip_entries
 from finet_deploy.app.libraries import libraries
 from finet_deploy.app.pack import Entry, pack
+from finet_deploy.app.sources import require_sources, source_key, stand_in_sources
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.files import replace_directory, temporary_directory_beside
 from finet_deploy.runner.folder import cache_folder
@@ -19,8 +19,6 @@ from finet_deploy.runner.folder import cache_folder
 __all__ = ["build_stand_in", "stand_in_command", "stand_in_folder"]
 
 LIBRARY = "onnxruntime"
-# Of the engines, those that exist for a JVM and what they use.
-ENGINES = ("KernelThreads.java", "OnnxRuntimeEngine.java", "OnnxRuntimeSession.java", "Refusal.java")
 NATIVE = {"x86_64": "linux-x64", "aarch64": "linux-aarch64"}
 
 
@@ -55,7 +53,7 @@ def build_stand_in(*, force: bool = False, progress: Callable[[str], None] = pri
 
 
 def _build(folder: Path, progress: Callable[[str], None]) -> None:
-    sources = _sources()
+    sources = require_sources()
     library = next(item for item in libraries("app") if item.name == LIBRARY)
     jar = fetch([library], progress)[LIBRARY]
     machine = NATIVE.get(platform.machine())
@@ -71,7 +69,7 @@ def _build(folder: Path, progress: Callable[[str], None]) -> None:
             (folder / "native" / name.rsplit("/", 1)[-1]).write_bytes(data)
     progress("compile the app for this machine's Java")
     compiled = folder / "classes"
-    java = [path for path in _source_files(sources) if path.suffix == ".java"]
+    java = [path for path in stand_in_sources(sources) if path.suffix == ".java"]
     compile_java(java, [folder / "onnxruntime.jar"], compiled)
     shutil.copytree(sources / "core" / "src" / "main" / "resources", compiled, dirs_exist_ok=True)
     class_jar(compiled, folder / "app.jar")
@@ -80,21 +78,7 @@ def _build(folder: Path, progress: Callable[[str], None]) -> None:
     (folder / "run.sh").chmod(0o755)
 
 
-def _sources() -> Path:
-    sources = app_sources()
-    if sources is None:
-        raise FinetDeployError("the app's sources are not here", do="build in a source tree")
-    return sources
-
-
-def _source_files(sources: Path) -> list[Path]:
-    found = [path for name in ("core", "jvm") for path in (sources / name / "src" / "main").rglob("*")]
-    engines = sources / "engines" / "src" / "main" / "java" / "org" / "finetdeploy" / "engines"
-    found += [engines / name for name in ENGINES]
-    return sorted(path for path in [*found, sources / "jvm" / "run.sh"] if path.is_file())
-
-
 def _cached() -> Path:
-    sources = _sources()
-    key = source_key(sources, _source_files(sources), platform.machine())
+    sources = require_sources()
+    key = source_key(sources, stand_in_sources(sources), platform.machine())
     return cache_folder() / "app" / f"stand-in-{key[:16]}"

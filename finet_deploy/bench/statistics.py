@@ -23,6 +23,7 @@ __all__ = [
     "noise_floor",
     "paired_ratio",
     "percentile_ms",
+    "unpaired_ratio",
     "verdict",
 ]
 
@@ -84,6 +85,28 @@ def paired_ratio(
     if not shared:
         return None
     return median_estimate([row[number] / baseline[number] for number in shared], seed=seed)
+
+
+def unpaired_ratio(ours: Sequence[float], theirs: Sequence[float], *, seed: int = 0) -> Estimate | None:
+    """Median of `ours` over median of `theirs`, values of rounds of two runs; `None` where one has none.
+
+    Its interval (95 %, seeded) is the percentile bootstrap's with both resampled apart: it holds how far the rounds of
+    each run lie from each other, and nothing of what changed between the runs. No interval from a single round.
+    """
+    if not ours or not theirs:
+        return None
+    above, below = (np.sort(np.asarray(values, dtype=np.float64)) for values in (ours, theirs))
+    center, rounds = float(np.median(above) / np.median(below)), min(len(above), len(below))
+    if rounds == 1:
+        return Estimate(value=center, low=None, high=None, rounds=1)
+    random = np.random.default_rng(seed)
+    medians = [
+        np.median(values[random.integers(len(values), size=(RESAMPLES, len(values)))], axis=1)
+        for values in (above, below)
+    ]
+    tail = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(medians[0] / medians[1], [tail, 1 - tail])
+    return Estimate(value=center, low=float(low), high=float(high), rounds=rounds)
 
 
 def noise_floor(same_file_ratio: Estimate | None) -> float | None:

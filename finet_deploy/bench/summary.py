@@ -36,10 +36,14 @@ class InvalidVisit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RowSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Figures of one row. Times are medians over the valid visits; `None` where there is nothing to tell."""
+    """Figures of one row. Times are medians over the valid visits; `None` where there is nothing to tell.
+
+    rates: images per second of each valid visit, in the order of the rounds.
+    """
 
     row: Row
     images_per_second: Estimate | None
+    rates: tuple[float, ...]
     ratio: Estimate | None
     verdict: Verdict
     p50_ms: float | None
@@ -160,6 +164,7 @@ class _RowVisits:
         return RowSummary(
             row=self.row,
             images_per_second=median_estimate(list(rates.values())) if rates else None,
+            rates=tuple(rates[number] for number in sorted(rates)),
             ratio=ratio,
             verdict=judged,
             p50_ms=_median_of(samples, lambda s: percentile_ms(s, 50)),

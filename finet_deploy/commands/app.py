@@ -30,7 +30,7 @@ def command() -> None:
 @click.option("--force", is_flag=True, help="Build also when the cache has it.")
 @output_options
 def build(abis: tuple[str, ...], stand_in: bool, output: Path | None, force: bool, console: Console) -> None:
-    """Fetch the libraries, compile, dex, pack, sign and check the APK; keep it in the cache.
+    """Fetch the libraries, compile, dex, pack, sign and check the APK; keep it in the cache, where `bench` finds it.
 
     Needs a JDK, Maven, npm, zipalign, apksigner and dexdump (Debian's packages), and pyelftools; no Android SDK.
     Signed with a debug key of your own, or with the key that FINET_APK_KEYSTORE, FINET_APK_KEYSTORE_PASSWORD and
@@ -38,8 +38,9 @@ def build(abis: tuple[str, ...], stand_in: bool, output: Path | None, force: boo
     """
     import msgspec
 
-    from finet_deploy.app.build import MANIFEST_FILE, AppManifest, build_app
-    from finet_deploy.app.parts import ABIS
+    from finet_deploy.app.build import build_app
+    from finet_deploy.app.manifest import read_manifest
+    from finet_deploy.app.sources import ABIS
     from finet_deploy.app.standin import build_stand_in
 
     if stand_in:
@@ -50,7 +51,7 @@ def build(abis: tuple[str, ...], stand_in: bool, output: Path | None, force: boo
         console.result(str(folder))
         return
     folder = build_app(out=output, abis=abis or ABIS, force=force, progress=console.note)
-    manifest = msgspec.json.decode((folder / MANIFEST_FILE).read_bytes(), type=AppManifest)
+    manifest = read_manifest(folder)
     console.document({"path": str(folder / manifest.apk), **msgspec.to_builtins(manifest)})
     console.result(str(folder / manifest.apk))
     console.note(f"{manifest.bytes / 1e6:.1f} MB, {manifest.signed_with} key, for {', '.join(manifest.abis)}")

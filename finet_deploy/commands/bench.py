@@ -67,7 +67,9 @@ Examples:
 @click.option("--keep-going", is_flag=True, help="Exit 0 also when a visit was invalid.")
 @click.option("--unpinned", is_flag=True, help="Phones: let the scheduler choose the cores.")
 @click.option("--emulated", is_flag=True, help="Phones: this one is emulated; every table says so.")
-@click.option("--clean", is_flag=True, help="Phones: remove our folder, and the app, at the end.")
+@click.option(
+    "--clean", is_flag=True, help="Phones: remove our folder at the end, and with --runner app the app."
+)
 @output_options
 def command(
     bundles: tuple[str, ...],

@@ -31,7 +31,9 @@ NO_PHONES = (
 
 @click.command("devices", epilog=EPILOG)
 @click.argument("serial", required=False)
-@click.option("--clean", is_flag=True, help="Remove everything that this tool put on the phone SERIAL.")
+@click.option(
+    "--clean", is_flag=True, help="Remove everything that this tool put on the phone SERIAL, the app too."
+)
 @output_options
 def command(serial: str | None, clean: bool, console: Console) -> None:
     """List the phones, or probe the phone SERIAL: everything that a benchmark's records will hold.
@@ -120,12 +122,17 @@ def _describe(serial: str, console: Console) -> None:
 def _clean(serial: str, console: Console) -> None:
     from finet_deploy.devices.adb import open_connection
     from finet_deploy.devices.android import PHONE_FOLDER, AndroidDevice
+    from finet_deploy.devices.app.names import PACKAGE
+    from finet_deploy.devices.app.remove import remove_app
+    from finet_deploy.devices.patience import Patience
 
     connection = open_connection(serial, notice=console.warn)
     with AndroidDevice(connection, note=console.note) as device:
         device.clean()
-    console.document({"serial": serial, "removed": PHONE_FOLDER})
-    console.result(f"{_text(serial)}: removed {PHONE_FOLDER}")
+        app = remove_app(connection, patience=Patience(), note=lambda text: None)
+    console.document({"serial": serial, "removed": PHONE_FOLDER, "app_removed": app})
+    and_app = f", and the app {PACKAGE} with its folder" if app else ""
+    console.result(f"{_text(serial)}: removed {PHONE_FOLDER}{and_app}")
 
 
 def _facts(facts: PhoneFacts) -> list[tuple[str, str]]:

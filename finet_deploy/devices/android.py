@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +18,13 @@ from finet_deploy.bench.protocol import (
     Row,
     VisitRequest,
 )
-from finet_deploy.devices.adb.errors import PhoneError, PhoneGone, PhoneUnauthorized, visible
+from finet_deploy.devices.adb.errors import PhoneError, visible
 from finet_deploy.devices.affinity import big_cores, choose_cores
 from finet_deploy.devices.bring import bring, target_of
 from finet_deploy.devices.equivalence import Equivalence
-from finet_deploy.devices.lock import PhoneLock, host_lock
 from finet_deploy.devices.patience import Patience, persist
 from finet_deploy.devices.phone_files import on_phone
+from finet_deploy.devices.phone_hold import PhoneHold
 from finet_deploy.devices.phone_log import PhoneIdentity, PhoneLine, PhoneProof, append_line, read_lines
 from finet_deploy.devices.phone_state import (
     Core,
@@ -33,8 +32,6 @@ from finet_deploy.devices.phone_state import (
     PhoneState,
     device_info,
     read_facts,
-    read_state,
-    unread_state,
 )
 from finet_deploy.devices.phone_visit import PhoneVisit, Pin, VisitRunner, pin, residency, with_states
 from finet_deploy.devices.proof import prove
@@ -49,7 +46,6 @@ if TYPE_CHECKING:
 __all__ = ["PHONE_FOLDER", "AndroidDevice"]
 
 PHONE_FOLDER = "/data/local/tmp/finet-deploy"
-JUST_BOOTED_SECONDS = 300.0
 
 
 def _quiet(text: str) -> None:
@@ -84,8 +80,7 @@ class AndroidDevice:
         self._gate = RestGate(self._rule)
         self._emulated, self._pinned = emulated, pinned
         self._note, self._progress = note, progress
-        self._locks = contextlib.ExitStack()
-        self._lock: PhoneLock | None = None
+        self._hold = PhoneHold(connection, folder, self._patience)
         self._round: int | None = None
         self._folder_here: Path | None = None
         self._visits: VisitRunner | None = None
@@ -101,8 +96,7 @@ class AndroidDevice:
 
     def close(self) -> None:
         """Give the phone back and let go of it."""
-        self._locks.close()
-        self._lock = None
+        self._hold.release()
         self._connection.close()
 
     @functools.cached_property
@@ -113,15 +107,8 @@ class AndroidDevice:
         )
 
     def state(self) -> PhoneState:
-        """What the phone is doing. A phone that is there but does not answer this has a state of reasons."""
-        try:
-            return persist(
-                self._connection, lambda: read_state(self._connection), self._patience, "reading the state"
-            )
-        except (PhoneGone, PhoneUnauthorized):
-            raise
-        except PhoneError as error:
-            return unread_state(error.message)
+        """What the phone is doing."""
+        return self._hold.state()
 
     def info(self) -> DeviceInfo:
         """What the phone is, as a job holds it."""
@@ -148,7 +135,7 @@ class AndroidDevice:
         """
         self._folder_here = folder
         with self._resumable():
-            lock = self._acquire()
+            lock = self._hold.acquire(self._note)
             for line in read_lines(folder):
                 if isinstance(line, PhoneVisit):
                     self._gate.remember(line.before)  # a run that goes on keeps its first round's temperature
@@ -180,13 +167,16 @@ class AndroidDevice:
         for row in rows:
             key = (row.artifact.sha256, row.golden.sha256, row.threads)
             if key not in known:
-                known[key] = prove(visits, row, folder, self._pin(row.threads))
+                known[key] = self._prove_row(visits, row, folder)
             self.equivalence[row.id] = known[key]
             self._record(PhoneProof(row=row.id, equivalence=known[key]))
 
+    def _prove_row(self, visits: VisitRunner, row: Row, folder: Path) -> Equivalence:
+        return prove(visits, row, folder, self._pin(row.threads))
+
     def run_visit(self, request: VisitRequest) -> list[Record]:
         """One visit on the phone at rest; once more when it was spoiled. See `devices.base.Device`."""
-        if self._visits is None or self._lock is None:
+        if self._visits is None or not self._hold.held:
             raise ValueError("prepare the device first")
         proof = self.equivalence.get(request.row.id)
         if proof is None or not proof.passed:
@@ -196,7 +186,7 @@ class AndroidDevice:
         repeated: tuple[str, ...] = ()
         with self._resumable():
             for attempt in range(1, self._rule.repeats + 2):
-                before, rest = self._gate.wait(self._awake_state, new_round=new_round)
+                before, rest = self._gate.wait(self._hold.awake_state, new_round=new_round)
                 rest.check(self._connection.name)
                 if rest.problem is not None:
                     self._say_once(rest.problem)
@@ -240,38 +230,13 @@ class AndroidDevice:
 
     def clean(self) -> None:
         """Remove everything of ours from the phone. `PhoneBusy` when somebody is using it."""
-        self._acquire()
+        self._hold.acquire(self._note)
         self._end_leftovers()
         remove_folder(self._connection, self._folder, patience=self._patience)
 
     @property
     def _cores(self) -> tuple[Core, ...]:
         return self.facts.cores.value or (Core(index=0, online=True),)
-
-    def _acquire(self) -> PhoneLock:
-        if self._lock is not None:
-            return self._lock
-        self._locks.enter_context(host_lock(self._connection.name))
-        lock = PhoneLock(self._connection, self._folder, patience=self._patience)
-        lock.acquire(self._note)
-        self._locks.callback(lock.release, self._note)
-        self._lock = lock
-        return lock
-
-    def _awake_state(self) -> PhoneState:
-        """The state, once Android is up: after a start anew the shell answers before the system is ready."""
-        limit = time.monotonic() + self._patience.boot_seconds
-        while True:
-            if self._lock is not None:
-                self._lock.refresh()
-            state = self.state()
-            uptime = state.uptime_seconds.value
-            booting = (
-                state.boot_completed.value is False and uptime is not None and uptime < JUST_BOOTED_SECONDS
-            )
-            if not booting or time.monotonic() > limit:
-                return state
-            time.sleep(self._patience.poll_max_seconds)
 
     def _pin(self, threads: int) -> Pin:
         if not self._pinned:

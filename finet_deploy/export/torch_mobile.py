@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.jit.mobile import _get_model_bytecode_version
 
 from finet_deploy.export.exported import Exported, exporter_errors, quiet
+from finet_deploy.runtimes.android import known_runtimes
 from finet_deploy.runtimes.torch_mobile import EXTRA_FILE
 
 __all__ = ["to_ptl"]
@@ -39,6 +40,13 @@ def to_ptl(model: nn.Module, x: Tensor) -> Exported:
         operators=operators,
         notices=(
             "legacy target: PyTorch Mobile's lite interpreter, without XNNPACK prepacking; needs a matching "
-            f"pytorch_android_lite (bytecode version {bytecode_version})",
+            f"pytorch_android_lite (bytecode version {bytecode_version}; {_loads()})",
         ),
     )
+
+
+def _loads() -> str:
+    """Which versions the Android app takes."""
+    row = known_runtimes()["ptl"]
+    assert row.bytecode is not None
+    return f"the Android app has {row.version}, which loads {row.bytecode[0]} to {row.bytecode[1]}"

@@ -29,6 +29,7 @@ from finet_deploy.export.schema import (
 )
 from finet_deploy.files import atomic_write_bytes, sha256_bytes
 from finet_deploy.runtimes import available_runtimes, runtime_of
+from finet_deploy.runtimes.android import unloadable_file
 from finet_deploy.verify import Certificate, junit_xml
 
 if TYPE_CHECKING:
@@ -76,9 +77,14 @@ def write_artifacts(folder: Path, exported: Mapping[str, Exported]) -> dict[str,
             outside_ops=item.outside_ops,
             bytecode_version=item.bytecode_version,
             operators=item.operators,
-            notices=item.notices,
+            notices=(*item.notices, *_app_notices(folder / file, fmt)),
         )
     return entries
+
+
+def _app_notices(path: Path, fmt: str) -> list[str]:
+    """What the Android app's runtime would refuse. The file is whole all the same, for this machine and other apps."""
+    return [f"the Android app cannot load this file: {problem}" for problem in unloadable_file(path, fmt)]
 
 
 def write_bundle(

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from finet_deploy.bench.protocol import DeviceInfo
 from finet_deploy.bench.records import Run
+from finet_deploy.bench.statistics import Estimate, unpaired_ratio
 from finet_deploy.bench.summary import Comparison, RowSummary, summarise
 
 __all__ = ["AcrossDevices", "across_devices"]
@@ -40,9 +41,9 @@ class AcrossDevices:
             self.rows.setdefault(summary.row.label, {})[column] = summary
 
     @property
-    def differences(self) -> dict[str, dict[str, float | None]]:
+    def differences(self) -> dict[str, dict[str, Estimate | None]]:
         """Column -> network -> the app's images per second over those of the native runner on the same device, with as
-        many threads and the same preset. Of two runs, one after the other: no pairs, no interval."""
+        many threads and the same preset. Of two runs, one after the other: their rounds are no pairs."""
         found = {}
         for mine, runner in enumerate(self.runners):
             for theirs, other in enumerate(self.runners):
@@ -56,10 +57,11 @@ class AcrossDevices:
         return found
 
 
-def _over(ours: RowSummary | None, theirs: RowSummary | None) -> float | None:
-    if ours is None or theirs is None or ours.images_per_second is None or theirs.images_per_second is None:
+def _over(ours: RowSummary | None, theirs: RowSummary | None) -> Estimate | None:
+    """Only of the same file: after another export the networks are others."""
+    if ours is None or theirs is None or ours.row.artifact.sha256 != theirs.row.artifact.sha256:
         return None
-    return ours.images_per_second.value / theirs.images_per_second.value
+    return unpaired_ratio(ours.rates, theirs.rates)
 
 
 def across_devices(runs: Sequence[Run]) -> list[AcrossDevices]:

@@ -22,8 +22,9 @@ RUNTIME_NAMES = {
     "torch_mobile": "PyTorch Mobile (lite)",
 }
 UNPAIRED = (
-    "app / native: images per second of two runs, one after the other. Their rounds are not paired: what heat and "
-    "other work did to one of them is in it."
+    "app / native: images per second of two runs of the same file, one after the other, with a bootstrap interval over "
+    "the rounds of both. Their rounds are not paired: what heat and other work did to one of them is in the figure, "
+    "and not in the interval."
 )
 COLUMNS = (
     "network",
@@ -86,17 +87,13 @@ def _across(runs: Sequence[Run]) -> list[str]:
             [
                 label,
                 *(_rate(summaries.get(column)) for column in table.columns),
-                *(_plain_ratio(values[label]) for values in differences.values()),
+                *(format_estimate(values[label]) for values in differences.values()),
             ]
             for label, summaries in table.rows.items()
         ]
         text = render_table(["network", *table.columns, *differences], rows)
         parts.append(f"{escape(title)}\n\n{text}" + (f"\n\n* {UNPAIRED}" if differences else ""))
     return parts
-
-
-def _plain_ratio(value: float | None) -> str:
-    return "–" if value is None else format_significant(value)
 
 
 def _rate(summary: RowSummary | None) -> str:

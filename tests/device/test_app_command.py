@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from finet_deploy.app.build import MANIFEST_FILE, AppManifest, _source_files, app_sources, source_key
+from finet_deploy import __version__
 from finet_deploy.app.find import app_folder
-from finet_deploy.app.parts import ABIS
+from finet_deploy.app.manifest import MANIFEST_FILE
+from finet_deploy.app.sources import app_sources
 from finet_deploy.bench.settings import load_suite
 from finet_deploy.devices.app.apk import find_apk
 from finet_deploy.devices.app.names import APP_RUNTIMES, PACKAGE, SERVICE
 from finet_deploy.devices.phone_log import PhoneProof, read_lines
 from finet_deploy.errors import FinetDeployError
 from tests.cli import FAILED, USAGE, error_line
+from tests.device.app_build import pretend_built
 from tests.device.app_setup import app_phone, why_no_app
 from tests.device.phone.app import make_apk
 from tests.device.test_bench_phone import adb_server  # noqa: F401 - a fixture
@@ -100,45 +100,23 @@ class TestBuilt:
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
         return tmp_path / "finet-deploy" / "app"
 
-    def build(self, cache: Path, kind: str, **changes: object) -> Path:
-        """What `finet-deploy app build` would leave."""
-        sources = app_sources()
-        assert sources is not None
-        key = source_key(sources, _source_files(sources), ABIS)
-        folder = cache / f"{kind}-{key[:16]}"
-        folder.mkdir(parents=True)
-        apk = make_apk(folder / "finet-bench.apk")
-        manifest = AppManifest(
-            apk=apk.name,
-            sha256=hashlib.sha256(apk.read_bytes()).hexdigest(),
-            bytes=apk.stat().st_size,
-            unsigned_sha256="0" * 64,
-            tool_version="1.2.3",
-            signed_with=kind,
-            abis=ABIS,
-            key="k",
-            runtimes={"onnxruntime": "1"},
-            notes=(),
-        )
-        content = msgspec.json.encode(msgspec.structs.replace(manifest, **changes))
-        (folder / MANIFEST_FILE).write_bytes(content)
-        return apk
-
     def test_the_one_that_was_built_from_these_sources_is_taken(self, cache):
         with pytest.raises(FinetDeployError, match="finet-deploy app build"):
             app_folder()
-        apk = self.build(cache, "debug")
+        apk = pretend_built("debug", ("x86_64",))
+        assert find_apk().path == apk, "one for a single ABI is better than none"
+        apk = pretend_built("debug")
         found = find_apk()
-        assert (found.path, found.version, found.runtimes) == (apk, "1.2.3", ("onnxruntime",))
+        assert (found.path, found.version, found.runtimes) == (apk, __version__, ("onnxruntime",))
         assert find_apk(apk) == found, "named by hand it is the same"
         apk.write_bytes(apk.read_bytes() + b"x")
         assert find_apk(apk).version is None, "the manifest beside it is another one's"
-        release = self.build(cache, "release", runtimes={})
+        release = pretend_built("release", runtimes={})
         assert find_apk().path == release
         assert find_apk().runtimes == APP_RUNTIMES
 
     def test_one_that_was_changed_since_is_refused(self, cache):
-        self.build(cache, "debug", sha256="0" * 64)
+        pretend_built("debug", sha256="0" * 64)
         with pytest.raises(FinetDeployError, match="not the one that was built"):
             find_apk()
         (app_folder() / MANIFEST_FILE).write_bytes(b"{}")

@@ -1,4 +1,25 @@
-"""What goes wrong with an app on a phone, each thing on the simulated one: named, with what to do, and never a hang."""
+"""What goes wrong with an app on a phone, each thing on the simulated one: named, with what to do, and never a hang.
+
+| what befalls it | what becomes of it | test |
+|---|---|---|
+| crash, in Java or native | named in the phone's words | test_it_is_named_once_and_the_next_visit_counts |
+| crash before the first record | the same | test_a_crash_before_the_first_record_is_named_too |
+| death before it is seen | not waited for | test_a_process_that_died_before_it_was_seen_is_not_waited_for |
+| ANR | named; ended at the limit where it stays | test_an_app_that_hangs_is_ended_at_the_visits_limit |
+| ANR, kill for memory, before Android 11 | named from the log | test_phones_before_android_11_tell_it_in_their_log |
+| kill for memory | named; a proof is tried again | test_a_proof_that_the_phone_took_is_tried_once_more |
+| locked, when started | named | test_a_start_that_the_phone_refuses_is_named |
+| locked, since it was started | ends the run | test_a_phone_that_was_not_unlocked_since_it_started_is_named |
+| permission revoked | done again | test_what_can_be_put_right_is_put_right_and_the_visit_counts |
+| permission not granted | said | test_a_permission_that_cannot_be_granted_is_said_and_does_not_stop_it |
+| updated half-way | installed and done again | test_what_can_be_put_right_is_put_right_and_the_visit_counts |
+| updated again and again | named, not measured | test_an_app_that_is_updated_again_and_again_is_not_measured |
+| updated between visits | installed again | test_an_app_that_was_updated_between_two_visits_is_not_measured |
+| disabled, or its service not found | asked again | test_a_service_that_is_not_found_for_a_moment_is_asked_again |
+| install: storage, policy | explained | test_what_the_package_manager_refuses_is_explained |
+| install: signature, version, ABI | explained | test_another_signature_version_or_abi_are_told_apart |
+| install: nobody confirms | named | test_a_confirmation_that_nobody_gives_is_named |
+"""
 
 from __future__ import annotations
 
@@ -16,7 +37,7 @@ from finet_deploy.devices.app.install import AppLocked
 from finet_deploy.devices.app.pm_answers import AppRefused
 from finet_deploy.devices.phone_log import PhoneVisit, read_lines
 from tests.device.app_setup import LONG, apk_in, app_device, app_phone, app_requests, why_no_app
-from tests.device.runner_native import export_tiny
+from tests.device.runner_native import ONCE, export_tiny
 
 pytestmark = pytest.mark.skipif(why_no_app() is not None, reason=str(why_no_app()))
 
@@ -43,15 +64,42 @@ def phone(setting):
         yield phone
 
 
+@pytest.fixture(scope="module")
+def shared(bundle, tmp_path_factory):
+    """What `ready` gives, prepared once."""
+    folder, said = tmp_path_factory.mktemp("shared"), []
+    rows, request = app_requests(bundle, folder)
+    with app_phone() as phone, app_device(phone, apk_in(folder), said) as device:
+        device.prepare(rows, folder)
+        assert device.equivalence[rows[0].id].passed, device.equivalence
+        yield device, request, phone, said
+
+
 @pytest.fixture
-def ready(phone, setting, tmp_path):
-    """A prepared device, one visit of it, its phone, and what was said."""
+def ready(shared):
+    """A prepared device, one visit of it, its phone, and what was said. For tests that leave the app as it is."""
+    device, request, phone, said = shared
+    phone.app.forget()
+    said.clear()
+    yield device, request, phone, said
+    phone.app.forget()
+
+
+@pytest.fixture
+def alone(phone, setting, tmp_path):
+    """The same with a phone for this test only."""
     rows, request = setting
     said: list[str] = []
     with app_device(phone, apk_in(tmp_path), said) as device:
         device.prepare(rows, tmp_path / "run")
         assert device.equivalence[rows[0].id].passed, device.equivalence
         yield device, request, phone, said
+
+
+def another(device, request):
+    """Why another visit, as short as can be, does not count; None when it does."""
+    short = msgspec.structs.replace(request, settings=ONCE)
+    return problem(device.run_visit(short), short)
 
 
 def problem(records, request):
@@ -107,9 +155,7 @@ class TestInstallation:
         assert what in str(raised.value) and do in str(raised.value)
         assert not phone.path("/data/local/tmp/finet-deploy/app.apk").exists()
 
-    def test_another_signature_an_older_version_and_a_foreign_abi_are_told_apart(
-        self, phone, setting, tmp_path
-    ):
+    def test_another_signature_version_or_abi_are_told_apart(self, phone, setting, tmp_path):
         def prepare(**values):
             with app_device(phone, apk_in(tmp_path, **values)) as device:
                 device.prepare(setting[0], tmp_path / "run")
@@ -190,7 +236,7 @@ class TestEnds:
         assert records[-1].phase == "timing"
         assert timed_starts(phone) == 1, "it is not tried again"
         assert phone.processes() == []
-        assert problem(device.run_visit(request), request) is None
+        assert another(device, request) is None
 
     def test_a_crash_before_the_first_record_is_named_too(self, ready):
         device, request, phone, _ = ready
@@ -199,9 +245,19 @@ class TestEnds:
         assert "crashed: java.lang.UnsatisfiedLinkError: dlopen failed" in record.reason
         assert record.phase == "start"
 
+    @pytest.mark.parametrize("records", ["", '{"type":"start"}'])
+    def test_a_process_that_died_before_it_was_seen_is_not_waited_for(self, ready, records):
+        """The activity manager's log tells, or records that nobody goes on with. Otherwise: "no process came up"."""
+        device, request, phone, _ = ready
+        phone.app.set_fate("stillborn", records)
+        found = device.run_visit(request)
+        assert phone.app.struck() == ["stillborn"]
+        assert "ended without a result, and the phone does not say why" in found[-1].reason
+        assert another(device, request) is None
+
     @pytest.mark.parametrize(("kind", "installed"), [("permission", 1), ("updated", 2)])
-    def test_what_can_be_put_right_is_put_right_and_the_visit_counts(self, ready, tmp_path, kind, installed):
-        device, request, phone, said = ready
+    def test_what_can_be_put_right_is_put_right_and_the_visit_counts(self, alone, tmp_path, kind, installed):
+        device, request, phone, said = alone
         phone.app.set_fate(kind)
         assert problem(device.run_visit(request), request) is None
         assert phone.app.struck() == [kind]
@@ -212,15 +268,15 @@ class TestEnds:
         (visit,) = [line for line in read_lines(tmp_path / "run") if isinstance(line, PhoneVisit)]
         assert len(visit.repeated_because) == 1 and words[kind] in visit.repeated_because[0]
 
-    def test_an_app_that_is_updated_again_and_again_is_named_and_not_measured(self, ready):
-        device, request, phone, _ = ready
+    def test_an_app_that_is_updated_again_and_again_is_not_measured(self, alone):
+        device, request, phone, _ = alone
         phone.app.set_fate("updated", times=5)
         records = device.run_visit(request)
         assert "was updated while it ran" in records[-1].reason
         assert len(phone.app.struck()) == 2
 
-    def test_an_app_that_was_updated_between_two_visits_is_not_measured(self, ready):
-        device, request, phone, said = ready
+    def test_an_app_that_was_updated_between_two_visits_is_not_measured(self, alone):
+        device, request, phone, said = alone
         phone.app.update()
         assert problem(device.run_visit(request), request) is None
         assert phone.app.installations() == 2
@@ -236,7 +292,7 @@ class TestEnds:
         assert re.search(f"no result within 15 s.*{told}", records[-1].reason)
         assert time.monotonic() - begun < 60
         assert phone.processes() == []
-        assert problem(device.run_visit(request), request) is None
+        assert another(device, request) is None
 
     def test_a_proof_that_the_phone_took_is_tried_once_more(self, phone, setting, tmp_path):
         phone.app.set_fate("memory", at=0, visits="proof")
@@ -278,7 +334,7 @@ class TestStart:
         assert isinstance(records[-1], Invalid)
         assert re.search(reason, records[-1].reason), records[-1].reason
         phone.app.fail_start(None)
-        assert problem(device.run_visit(request), request) is None
+        assert another(device, request) is None
 
     def test_a_first_start_that_the_phone_refuses_ends_the_run_with_what_to_do(
         self, phone, setting, tmp_path
@@ -305,3 +361,15 @@ class TestStart:
         records = device.run_visit(request)
         assert "does not find the app's service" in records[-1].reason
         assert any("done again" in text for text in said)
+
+
+def test_every_failure_of_the_table_above_has_its_test():
+    classes = (TestInstallation, TestEnds, TestStart)
+    there = {name for kind in classes for name in vars(kind) if name.startswith("test_")}
+    rows = [line.split("|")[1:4] for line in str(__doc__).splitlines() if line.startswith("| ")][1:]
+    named = {test.strip() for *_, test in rows}
+    assert len(rows) == 17 and named <= there
+    assert there - named == {
+        "test_a_first_start_that_the_phone_refuses_ends_the_run_with_what_to_do",
+        "test_a_request_that_the_app_does_not_take_is_told_in_its_words",
+    }

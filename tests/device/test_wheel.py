@@ -39,6 +39,7 @@ from tests.device.wheel_env import (
 
 TREE = [ROOT / name for name in ("finet_deploy", "android_app", "tests", "dist", ".venv")]
 DATA, NATIVE = "finet_deploy/runner/data", "finet_deploy/runner/native"
+APP = "finet_deploy/app/android"
 needs_wheel = pytest.mark.skipif(why_no_wheel() is not None, reason=str(why_no_wheel()))
 NO_ENVIRONMENT = why_no_environment() or why_not()
 needs_environment = pytest.mark.skipif(NO_ENVIRONMENT is not None, reason=str(NO_ENVIRONMENT))
@@ -65,7 +66,8 @@ def packed_manifest(wheel: zipfile.ZipFile, target: str) -> Manifest:
 def test_the_wheel_is_the_package_of_this_tree_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     expected = {}
     for path in packed_sources():
-        name = path.relative_to(ROOT).as_posix().replace("android_app/native", NATIVE)
+        name = path.relative_to(ROOT).as_posix().replace("android_app/native/", f"{NATIVE}/")
+        name = name.replace("android_app/", f"{APP}/")
         expected[name] = path.read_bytes()
     names = {name for name in wheel.namelist() if not name.startswith((f"{DATA}/", "finet_deploy-"))}
     assert names == set(expected)

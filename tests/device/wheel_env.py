@@ -13,6 +13,7 @@ import sys
 import zipfile
 from pathlib import Path
 
+from finet_deploy.app.sources import packed_sources as packed_app_sources
 from finet_deploy.files import sha256_bytes, sha256_file
 
 __all__ = [
@@ -69,7 +70,8 @@ def built_wheel() -> Path | None:
 def packed_sources() -> list[Path]:
     """All files of this tree that the wheel is made of, the built runners aside."""
     runners = ROOT / "finet_deploy/runner/data"
-    return [
+    app = packed_app_sources(ROOT / "android_app")
+    return app + [
         path
         for folder in ("finet_deploy", "android_app/native")
         for path in sorted((ROOT / folder).rglob("*"))

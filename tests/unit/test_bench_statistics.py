@@ -15,6 +15,7 @@ from finet_deploy.bench.statistics import (
     noise_floor,
     paired_ratio,
     percentile_ms,
+    unpaired_ratio,
     verdict,
 )
 
@@ -134,3 +135,30 @@ def test_the_noise_floor_is_symmetric_and_unknown_without_an_interval():
     assert noise_floor(None) is None
     assert noise_floor(Estimate(value=1.0, low=None, high=None, rounds=1)) is None
     assert verdict(estimate(2, 3, 4), None) == "no noise floor"
+
+
+@settings(max_examples=40, deadline=None)
+@given(rates, rates, st.floats(0.01, 100))
+def test_an_unpaired_ratio_scales_with_its_values_and_not_with_their_order(ours, theirs, factor):
+    ratio = unpaired_ratio(ours, theirs)
+    assert ratio.value == pytest.approx(np.median(ours) / np.median(theirs))
+    assert ratio.low <= ratio.value * (1 + 1e-12) and ratio.value <= ratio.high * (1 + 1e-12)
+    assert unpaired_ratio(ours[::-1], sorted(theirs)) == ratio
+    scaled = unpaired_ratio([factor * value for value in ours], theirs)
+    assert (scaled.low, scaled.high) == pytest.approx((factor * ratio.low, factor * ratio.high))
+
+
+def test_an_unpaired_ratio_needs_values_and_two_rounds_for_an_interval():
+    assert unpaired_ratio([], [1.0]) is None and unpaired_ratio([1.0], []) is None
+    assert unpaired_ratio([2.0], [4.0, 5.0]).low is None
+    assert unpaired_ratio([2.0], [4.0]).value == 0.5
+
+
+def test_an_unpaired_interval_covers_a_true_ratio_about_as_often_as_it_says():
+    random = np.random.default_rng(3)
+    hits = 0
+    for _ in range(120):
+        ours, theirs = 90 * np.exp(random.normal(0, 0.05, 11)), 100 * np.exp(random.normal(0, 0.02, 11))
+        ratio = unpaired_ratio(list(ours), list(theirs))
+        hits += ratio.low <= 0.9 <= ratio.high
+    assert hits >= 105

@@ -6,16 +6,12 @@ import contextlib
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import msgspec
-
+from finet_deploy.app.find import app_folder
+from finet_deploy.app.manifest import AppManifest, read_manifest
 from finet_deploy.devices.app.names import APP_RUNTIMES, PACKAGE
 from finet_deploy.errors import FinetDeployError
-from finet_deploy.files import explain_os_error, read_bounded, sha256_file
-
-if TYPE_CHECKING:
-    from finet_deploy.app.build import AppManifest
+from finet_deploy.files import explain_os_error, sha256_file
 
 __all__ = ["Apk", "find_apk"]
 
@@ -43,29 +39,17 @@ def find_apk(given: Path | None = None) -> Apk:
         _check(given)
         sha256 = sha256_file(given)
         with contextlib.suppress(FinetDeployError):
-            manifest = _manifest(given.parent)
+            manifest = read_manifest(given.parent)
             if manifest.sha256 == sha256:
                 return _described(given, manifest)
         return Apk(given, sha256)
-    from finet_deploy.app.find import app_folder
-
     folder = app_folder()
-    manifest = _manifest(folder)
+    manifest = read_manifest(folder, do=BUILD)
     apk = folder / Path(manifest.apk).name
     _check(apk)
     if sha256_file(apk) != manifest.sha256:
         raise FinetDeployError("the APK is not the one that was built", where=str(apk), do=BUILD)
     return _described(apk, manifest)
-
-
-def _manifest(folder: Path) -> AppManifest:
-    """What the build wrote beside its APK."""
-    from finet_deploy.app.build import MANIFEST_FILE, AppManifest
-
-    try:
-        return msgspec.json.decode(read_bounded(folder / MANIFEST_FILE, 1 << 20), type=AppManifest)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise FinetDeployError(f"no manifest of an APK: {error}", where=str(folder), do=BUILD) from error
 
 
 def _described(apk: Path, manifest: AppManifest) -> Apk:

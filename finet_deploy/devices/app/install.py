@@ -69,10 +69,6 @@ class AppOnPhone:
         """End every process of the app. Nothing happens when it has none, or is not installed."""
         self._shell(f"am force-stop {PACKAGE}", "ending the app", patience)
 
-    def uninstall(self) -> None:
-        """Remove the app and all that it keeps on the phone."""
-        self._shell(f"pm uninstall {PACKAGE}", "removing the app")
-
     def _shell(self, command: str, doing: str, patience: Patience | None = None) -> bytes:
         result = persist(
             self._connection, lambda: self._connection.shell(command), patience or self._patience, doing

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-__all__ = ["APP_FILES", "APP_RUNTIMES", "PACKAGE", "PROCESS", "SERVICE"]
+__all__ = ["APP_FILES", "APP_FOLDER", "APP_RUNTIMES", "PACKAGE", "PROCESS", "SERVICE"]
 
 PACKAGE = "org.finetdeploy.app"
 SERVICE = f"{PACKAGE}/.VisitService"
 PROCESS = f"{PACKAGE}:visit"  # android:process=":visit"
-APP_FILES = f"/sdcard/Android/data/{PACKAGE}/files"  # Context.getExternalFilesDir(null)
+APP_FOLDER = f"/sdcard/Android/data/{PACKAGE}"
+APP_FILES = f"{APP_FOLDER}/files"  # Context.getExternalFilesDir(null)
 APP_RUNTIMES = ("executorch", "onnxruntime", "torch_mobile")

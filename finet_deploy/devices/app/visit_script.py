@@ -2,12 +2,16 @@
 
 It runs as adb's shell: it hands the request over, starts the service, waits for the records to get their name, and
 takes them out of the app's folder. While it waits it costs the phone one `sleep` a second.
+
+A process that died before it was seen leaves no number to wait for: its records that do not grow, or the activity
+manager's log, tell. They are asked when it did not come up within a second, so that no quick start is disturbed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from finet_deploy.bench.protocol import UNFINISHED
 from finet_deploy.devices.adb.connection import quote
 from finet_deploy.devices.app.names import APP_FILES, PACKAGE, PROCESS, SERVICE
 
@@ -37,8 +41,13 @@ a={app}
 mkdir -p "$a" && cp request.json "$a/" || exit {UNREADY}
 chmod 777 {jobs} "$a" 2>/dev/null; chmod 666 "$a/request.json" 2>/dev/null
 [ "$(pm path {package} 2>/dev/null)" = {listing} ] || {{ rm -rf "$a"; exit {REPLACED}; }}
-if pidof {process} >/dev/null; then am force-stop {package}; fi
+if pidof {process} >/dev/null; then am force-stop {package}; sleep 1; fi
 date '+%Y-%m-%d %H:%M:%S' > {since}
+t=$(cut -c 6- {since}).000
+died() {{
+  [ -e "$a/records.jsonl{unfinished}" ] && return
+  logcat -d -b events -t "$t" 2>/dev/null | grep -qE 'am_(proc_died|kill|crash).*{process},'
+}}
 am start-foreground-service {extras} > am 2>&1
 s=$?
 cat am
@@ -50,6 +59,9 @@ while [ ! -e "$a/records.jsonl" ] && [ ! -e "$a/records.jsonl{refused}" ]; do
     p=$(pidof {process}); p=${{p%% *}}
     if [ -n "$p" ]; then echo "$p" > {pid}.tmp && mv -f {pid}.tmp {pid}
     elif [ $n -ge {start} ]; then e={ABSENT}; break
+    elif [ $n -ge 10 ] && [ $((n % 10)) -eq 0 ] && died && ! pidof {process} >/dev/null; then
+      [ -e "$a/records.jsonl" ] || [ -e "$a/records.jsonl{refused}" ] || e={VANISHED}
+      break
     else sleep 0.2; fi
     n=$((n+2))
   elif [ ! -d "/proc/$p" ]; then
@@ -102,4 +114,5 @@ def visit_script(id: str, *, listing: Sequence[str], outputs: bool, seconds: flo
         LATE=LATE,
         DECLINED=DECLINED,
         refused=REFUSED_SUFFIX,
+        unfinished=UNFINISHED,
     )

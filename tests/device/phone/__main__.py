@@ -10,6 +10,7 @@ import signal
 import sys
 from typing import Any
 
+from finet_deploy.app.standin import stand_in_folder
 from tests.device.phone import KINDS, Phone, parse_fault
 from tests.device.phone.options import FEATURES, NETWORK_MSS
 from tests.device.profiles import profile_names
@@ -38,6 +39,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--max-payload", type=int, default=1 << 20, help="bytes; 4096 is an ancient phone")
     parser.add_argument("--mss", type=int, default=NETWORK_MSS, help="TCP segment size; 0 for loopback's")
     parser.add_argument("--data-bytes", type=int, help="size of /data/local/tmp, in memory")
+    parser.add_argument(
+        "--app", action="store_true", help="can run the app: finet-deploy app build --stand-in"
+    )
     parser.add_argument("--fault", action="append", default=[], type=parse_fault, metavar="SPEC")
     return parser.parse_args()
 
@@ -78,6 +82,7 @@ def main() -> None:
         mss=options.mss or None,
         data_bytes=options.data_bytes,
         faults=options.fault,
+        app=str(stand_in_folder()) if options.app else "",
     )
     phone.expect_violations = True
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that the folder goes too

@@ -9,14 +9,28 @@ from __future__ import annotations
 
 import shutil
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.device.phone.personality import Personality
 
 __all__ = ["FATES", "PhoneApp", "java_folders", "make_apk"]
 
 PACKAGE = "org.finetdeploy.app"
-FATES = ("crash", "native", "anr", "memory", "permission", "updated", "user", "gone", "hang", "anr_dialog")
+FATES = (
+    "crash",
+    "native",
+    "anr",
+    "memory",
+    "permission",
+    "updated",
+    "user",
+    "gone",
+    "hang",
+    "anr_dialog",
+    "stillborn",
+)
 SYSTEM = ("packages", "log", "exits", "tmp")
 # An app's process goes by its package's name, not by the program's; and phones have no /tmp.
 SHIM = """\
@@ -43,6 +57,14 @@ class PhoneApp:
         """`pm grant` throws this."""
         self._set("grant.fail", text)
 
+    def fail_uninstall(self, text: str | None) -> None:
+        """`pm uninstall` answers `Failure [TEXT]`."""
+        self._set("uninstall.fail", text)
+
+    def set_pages(self, size: int) -> None:
+        """The size of the memory's pages, bytes."""
+        self._set("page_size", str(size))
+
     def set_fate(
         self, kind: str | None, text: str = "", *, at: int = 4, times: int = 1, visits: str = "timed"
     ) -> None:
@@ -51,6 +73,13 @@ class PhoneApp:
             raise ValueError(f"no fate {kind!r}")
         for name, value in (("text", text), ("at", at), ("times", times), ("visits", visits), ("kind", kind)):
             self._set(f"fate/{name}", None if kind is None else str(value))
+
+    def forget(self) -> None:
+        """As if nothing had happened yet: no fault, and nothing counted. What is installed stays."""
+        self.set_fate(None)
+        self.fail_start(None)
+        for name in ("installed.log", "started.log", "fate.log"):
+            (self._folder / "data/system" / name).unlink(missing_ok=True)
 
     def lock(self, locked: bool = True) -> None:
         """As before the first unlock after a start: shared storage is not there."""
@@ -138,12 +167,23 @@ def configuration() -> Path | None:
 
 
 def make_apk(
-    path: Path, *, version: int = 1, cert: str = "aabbccdd", abis: str = "arm64-v8a x86_64", salt: str = ""
+    path: Path,
+    *,
+    version: int = 1,
+    cert: str = "aabbccdd",
+    abis: str = "arm64-v8a x86_64",
+    salt: str = "",
+    libraries: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Path:
-    """An APK that the simulated package manager can read: no code is in it, the stand-in is what runs."""
+    """An APK that the simulated package manager can read: no code is in it, the stand-in is what runs.
+
+    libraries: name in the APK -> content, besides.
+    """
     lines = {"package": PACKAGE, "version": version, "cert": cert, "abis": abis, "salt": salt}
     text = "\n" + "".join(f"simulated-{name}={value}\n" for name, value in lines.items())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
         archive.writestr("AndroidManifest.xml", PACKAGE.encode("utf-16-le"))
         archive.writestr("simulated.txt", text)
+        for name, content in libraries.items():
+            archive.writestr(name, content)
     return path

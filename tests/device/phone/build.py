@@ -17,7 +17,7 @@ __all__ = ["RootfsMissing", "build_phone", "remove_phone"]
 SCRIPTS = Path(__file__).parent / "scripts"
 # Ours: in the place of toybox's, or what only Android has.
 SCRIPTED = ("getprop", "dumpsys", "settings", "taskset", "uname")
-SCRIPTED += ("pm", "am", "logcat", "visit_service", "update_app")
+SCRIPTED += ("pm", "am", "logcat", "getconf", "visit_service", "update_app")
 PASSWD = "root:x:0:0:root:/:/system/bin/sh\nshell:x:2000:2000:shell:/:/system/bin/sh\n"
 GROUP = "root:x:0:\nshell:x:2000:\n"
 

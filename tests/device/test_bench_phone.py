@@ -136,7 +136,7 @@ def test_the_table4_suite_is_proved_measured_and_tabled_in_aarch64_code(
 
 
 def test_onnx_runtime_proves_a_network_of_the_suite_in_aarch64_code(table4: Path, tmp_path: Path) -> None:
-    """MobileNetV3-Large: hard swish, hard sigmoid, squeeze-excite, two kernel sizes; over TCP, without an adb server."""
+    """MobileNetV3-Large: hard swish, hard sigmoid, squeeze-excite, two kernel sizes; over TCP, without a server."""
     run, bundle = tmp_path / "run", tmp_path / "mobilenet_v3_large"
     with_golden_inputs(table4 / bundle.name, bundle, GOLDEN)
     with Oracle("snapdragon855", mss=1448) as oracle:

@@ -126,7 +126,7 @@ def test_an_output_below_a_file_is_one_line(capsys, tmp_path):
         ("verify", "pte,onnx,ptl"),
         ("export pte", "pte,onnx,ptl"),
         ("export onnx", "onnx,ptl"),  # without what comes before and takes longest
-        ("run pte", "pte"),
+        ("run onnx", "onnx,ptl"),
         ("run ptl", "onnx,ptl"),
     ],
 )

@@ -11,29 +11,31 @@ import pytest
 from finet_deploy.bench.settings import load_suite
 from finet_deploy.export import Bundle, export, read_bundle
 from finet_deploy.images import default_images, evaluation_inputs, preprocessing_for
-from finet_deploy.names import ALIASES
+from finet_deploy.names import ALIASES, resolve_config
 from finet_deploy.untrained import prepare_untrained
 from finet_deploy.zoo import create_model
 from tests.shared_bundles import table4_bundles
 
 NETWORKS = [
-    ("finet_small", {"se": True}),
-    ("finet_small", {"num_groups": 2, "affine": False}),
-    ("finet_large", {"num_groups": 8}),
-    ("finet_large", {"se": True, "channels_per_group": 50}),
+    ("finet_small", {"se": True, "channels_per_group": 10}),
+    ("finet_small", {"num_groups": 8, "affine": False}),
+    ("finet_large", {"num_groups": 4, "se": False}),
+    ("finet_large", {"num_groups": 4, "se": True}),
     ("resnet18_fbn", {}),
     ("resnet50_fbn", {"cifar": True, "num_classes": 100}),
     *((name, {}) for name in ALIASES),
 ]
 
 
-SUITE = {row.model: row.name for row in load_suite("table4").rows if not row.options}
+SUITE = {resolve_config(row.model, **row.options): row.name for row in load_suite("table4").rows}
 
 
 def exported(name: str, options: dict[str, Any], folder: Path, shared: pytest.TempPathFactory) -> Bundle:
-    """Its bundle; table4's peers are exported once for all tests, by `bench`, in the same way."""
-    if name in ALIASES and not ALIASES[name].options and ALIASES[name].target in SUITE:
-        return read_bundle(table4_bundles(shared) / SUITE[ALIASES[name].target])
+    """Its bundle; the networks of table4 are exported once for all tests, by `bench`, in the same way."""
+    plain = name in ALIASES and not ALIASES[name].options
+    config = resolve_config(ALIASES[name].target if plain else name, **options)
+    if config in SUITE:
+        return read_bundle(table4_bundles(shared) / SUITE[config])
     model = create_model(name, seed=0, **options)
     preprocessing = preprocessing_for(model.model_config, model)
     pictures = default_images(24, preprocessing)

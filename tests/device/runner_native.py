@@ -20,6 +20,7 @@ from finet_deploy.errors import FinetDeployError
 from finet_deploy.files import sha256_file
 from finet_deploy.runner import host_target, runner_command, runner_folder
 from tests.bench_fakes import DEVICE, SETTINGS
+from tests.shared_bundles import shared_folder
 
 RUNTIMES = ("executorch", "onnxruntime")
 FUZZ = settings(
@@ -63,6 +64,12 @@ def export_tiny(path: Path, *, fuse_model: bool = True, formats: tuple[str, ...]
         source={"kind": "test", "trained": False},
     )
     return path
+
+
+def shared_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That network for ExecuTorch and ONNX Runtime, exported once for all tests."""
+    with shared_folder(tmp_path_factory, "tiny") as folder:
+        return folder / "tiny" if (folder / "tiny").is_dir() else export_tiny(folder / "tiny")
 
 
 def requests_for(bundle: Path, *, settings: Settings = ONCE, threads: int = 1) -> dict[str, VisitRequest]:

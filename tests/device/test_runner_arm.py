@@ -19,7 +19,7 @@ from finet_deploy.runner.emulate import core, emulated_command, find_qemu, write
 from finet_deploy.runner.manifest import read_manifest
 from finet_deploy.runner.targets import TARGETS
 from finet_deploy.verify.compare import compare
-from tests.device.runner_native import copy_runner, export_tiny, folder_or_skip, requests_for, run_native
+from tests.device.runner_native import copy_runner, folder_or_skip, requests_for, run_native, shared_tiny
 
 RUNTIMES = ("executorch", "onnxruntime")
 ARM = TARGETS["aarch64"]
@@ -41,7 +41,7 @@ def qemu():
 
 @pytest.fixture(scope="session")
 def requests(tmp_path_factory):
-    return requests_for(export_tiny(tmp_path_factory.mktemp("arm") / "tiny"))
+    return requests_for(shared_tiny(tmp_path_factory))
 
 
 def phone_command(arm: Path, qemu: str, name: str, profile: Path) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ from finet_deploy.runner.cost import measure_cost
 from finet_deploy.runner.counting import CLASSES, build_plugin
 from finet_deploy.runner.emulate import find_qemu
 from finet_deploy.runner.folder import native_sources
-from tests.device.runner_native import export_tiny, folder_or_skip
+from tests.device.runner_native import export_tiny, folder_or_skip, shared_tiny
 
 ASSEMBLER = "aarch64-linux-gnu-gcc"
 OBJCOPY = "aarch64-linux-gnu-objcopy"
@@ -109,8 +109,8 @@ def tools():
 
 @pytest.fixture(scope="session")
 def bundles(tools, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("cost")
-    return export_tiny(folder / "fused"), export_tiny(folder / "unfused", fuse_model=False)
+    unfused = tmp_path_factory.mktemp("cost") / "unfused"
+    return shared_tiny(tmp_path_factory), export_tiny(unfused, fuse_model=False)
 
 
 def test_three_runs_give_the_same_count(bundles):

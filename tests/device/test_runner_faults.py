@@ -19,10 +19,10 @@ from tests.device.runner_native import (
     FUZZ,
     RUNTIMES,
     copy_runner,
-    export_tiny,
     folder_or_skip,
     requests_for,
     run_native,
+    shared_tiny,
     with_artifact,
     with_golden,
 )
@@ -33,7 +33,7 @@ NO_REQUEST, NO_RECORDS = 2, 3
 @pytest.fixture(scope="session")
 def requests(tmp_path_factory):
     folder_or_skip()
-    return requests_for(export_tiny(tmp_path_factory.mktemp("faults") / "tiny"))
+    return requests_for(shared_tiny(tmp_path_factory))
 
 
 def invalid(done) -> Invalid:

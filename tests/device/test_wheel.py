@@ -25,7 +25,7 @@ from finet_deploy.runner.manifest import MANIFEST_FILE, Manifest
 from finet_deploy.runner.targets import TARGETS, host_target
 from tests.device.oracle import Oracle
 from tests.device.phone import why_not
-from tests.device.runner_native import export_tiny
+from tests.device.runner_native import shared_tiny
 from tests.device.wheel_env import (
     ROOT,
     bare_machine,
@@ -228,7 +228,7 @@ def laptop(tmp_path: Path) -> Laptop:
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Made on another machine: by the environment of the tests."""
-    return export_tiny(tmp_path_factory.mktemp("bundle") / "tiny")
+    return shared_tiny(tmp_path_factory)
 
 
 PROBE = """

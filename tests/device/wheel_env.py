@@ -1,17 +1,23 @@
 """Install the built wheel as a stranger does: a fresh virtual environment, `pip install 'dist/*.whl[phone]'`.
 
-`python -m tests.device.wheel_env` prints the environment's folder, in the user's cache: 6 GB, torch for CUDA almost all
-of it. It needs the network, for 3 GB; run it before the tests: they install nothing. `make wheel` makes the wheel.
+`python -m tests.device.wheel_env` prints the environment's folder, in the user's cache. What the wheel says that it
+needs is 6 GB, torch for CUDA almost all of it, and `make install` has just fetched the same from the same index: those
+files are linked, and pip judges them, adds what is missing and installs the wheel. Run it before the tests: they
+install nothing. `make wheel` makes the wheel.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from finet_deploy.app.sources import packed_sources as packed_app_sources
 from finet_deploy.files import sha256_bytes, sha256_file
@@ -94,13 +100,17 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "finet-deploy-tests"
 
 
-def environment(wheel: Path) -> Path:
-    """The virtual environment for wheels that need what this one needs, there or not."""
+def metadata(wheel: Path) -> list[str]:
+    """The lines of what the wheel says about itself, its description left out."""
     with zipfile.ZipFile(wheel) as archive:
         about = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        lines = archive.read(about).decode().partition("\n\n")[0].splitlines()
-    needed = [sys.version, EXTRA, *(line for line in lines if line.startswith(("Requires-", "Provides-")))]
-    return cache() / f"{PREFIX}{sha256_bytes(repr(needed).encode())[:16]}"
+        return archive.read(about).decode().partition("\n\n")[0].splitlines()
+
+
+def environment(wheel: Path) -> Path:
+    """The virtual environment for wheels that need what this one needs, there or not."""
+    lines = [line for line in metadata(wheel) if line.startswith(("Requires-", "Provides-"))]
+    return cache() / f"{PREFIX}{sha256_bytes(repr([sys.version, EXTRA, *lines]).encode())[:16]}"
 
 
 def is_installed(wheel: Path) -> bool:
@@ -146,6 +156,38 @@ def bare_machine(command: list[str], *, hidden: list[Path], mounts: str = "") ->
     ]
 
 
+def needed(
+    lines: Iterable[str], extras: Iterable[str], found: dict[str, importlib.metadata.Distribution]
+) -> None:
+    """Add to `found` the packages of this environment that requirements ask for, and what those ask for in turn."""
+    for requirement in map(Requirement, lines):
+        marker = requirement.marker
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in ("", *extras)):
+            continue
+        try:
+            package = importlib.metadata.distribution(requirement.name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # pip will fetch it
+        key = f"{requirement.name.lower()} {sorted(requirement.extras)}"
+        if key not in found:
+            found[key] = package
+            needed(package.requires or (), requirement.extras, found)
+
+
+def link(packages: Iterable[importlib.metadata.Distribution], target: Path) -> None:
+    """Every file of the packages, by a link where the file system allows it, without programs and compiled code."""
+    for package in packages:
+        for file in package.files or ():
+            place = target / file
+            if ".." in file.parts or "__pycache__" in file.parts or place.exists():
+                continue
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(file.locate(), place)
+            except OSError:  # another file system
+                shutil.copy2(file.locate(), place)
+
+
 def install(wheel: Path, target: Path) -> None:
     """With pip, from the package index; into an environment that has another build of this wheel, only the wheel."""
     pip = [target / "bin" / "python", "-m", "pip", "install", "--quiet", "--no-compile"]
@@ -157,6 +199,11 @@ def install(wheel: Path, target: Path) -> None:
         for old in cache().glob(f"{PREFIX}*"):
             shutil.rmtree(old)
         subprocess.run([sys.executable, "-m", "venv", target], check=True)
+        found: dict[str, importlib.metadata.Distribution] = {}
+        prefix = "Requires-Dist: "
+        lines = [line.removeprefix(prefix) for line in metadata(wheel) if line.startswith(prefix)]
+        needed(lines, [EXTRA], found)
+        link(found.values(), next(target.glob("lib/python3*/site-packages")))
     subprocess.run([*pip, f"{wheel}[{EXTRA}]"], check=True, stdout=sys.stderr, cwd=target)
     (target / STAMP).write_text(sha256_file(wheel))
 

@@ -119,10 +119,19 @@ def test_an_output_below_a_file_is_one_line(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "marker", ["untrained", "fuse", "verify", "export pte", "export onnx", "run pte", "run ptl"]
+    ("marker", "formats"),
+    [
+        ("untrained", "pte,onnx,ptl"),
+        ("fuse", "pte,onnx,ptl"),
+        ("verify", "pte,onnx,ptl"),
+        ("export pte", "pte,onnx,ptl"),
+        ("export onnx", "onnx,ptl"),  # without what comes before and takes longest
+        ("run onnx", "onnx,ptl"),
+        ("run ptl", "onnx,ptl"),
+    ],
 )
-def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(tmp_path, marker):
-    status, err = interrupt_when(["export", *TINY, "-o", "bundles/b"], marker, tmp_path)
+def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(tmp_path, marker, formats):
+    status, err = interrupt_when(["export", *TINY, "--formats", formats, "-o", "bundles/b"], marker, tmp_path)
     assert status == INTERRUPTED, err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("finet-deploy: interrupted")

@@ -66,10 +66,13 @@ def export_tiny(path: Path, *, fuse_model: bool = True, formats: tuple[str, ...]
     return path
 
 
-def shared_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """That network for ExecuTorch and ONNX Runtime, exported once for all tests."""
-    with shared_folder(tmp_path_factory, "tiny") as folder:
-        return folder / "tiny" if (folder / "tiny").is_dir() else export_tiny(folder / "tiny")
+def shared_tiny(
+    tmp_path_factory: pytest.TempPathFactory, *, formats: tuple[str, ...] = ("pte", "onnx")
+) -> Path:
+    """That network, fused, exported once for all tests that want it in these formats."""
+    with shared_folder(tmp_path_factory, "tiny-" + "-".join(formats)) as folder:
+        path = folder / "tiny"
+        return path if path.is_dir() else export_tiny(path, formats=formats)
 
 
 def requests_for(bundle: Path, *, settings: Settings = ONCE, threads: int = 1) -> dict[str, VisitRequest]:

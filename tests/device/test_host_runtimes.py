@@ -20,6 +20,7 @@ from finet_deploy.bench.validity import visit_problem
 from finet_deploy.devices.host import HostDevice
 from finet_deploy.report import render_csv, render_markdown
 from tests.bench_fakes import SETTINGS
+from tests.device.runner_native import shared_tiny
 
 RUNTIMES = ("executorch", "onnxruntime", "torch_mobile")
 SMALL = msgspec.structs.replace(SETTINGS, rounds=1, visit_timeout_seconds=120.0)
@@ -27,21 +28,8 @@ SMALL = msgspec.structs.replace(SETTINGS, rounds=1, visit_timeout_seconds=120.0)
 
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
-    """A small network with two FBN layers, exported for all three runtimes."""
-    import torch
-
-    from finet_deploy.export import export
-    from tests.helpers import tiny_network
-
-    model = tiny_network()
-    generator = torch.Generator().manual_seed(1)
-    inputs = {
-        "noise_0": torch.randn(1, 3, 32, 32, generator=generator),
-        "photo_0": torch.rand(1, 3, 32, 32, generator=generator) * 4 - 2,
-    }
-    path = tmp_path_factory.mktemp("bundles") / "tiny"
-    export(model, path, inputs=inputs, name="tiny", source={"kind": "test", "trained": False})
-    return path
+    """A small network with two FBN layers, for all three runtimes."""
+    return shared_tiny(tmp_path_factory, formats=("pte", "onnx", "ptl"))
 
 
 @pytest.fixture(scope="session")

@@ -33,10 +33,10 @@ from tests.device.runner_native import (
     FUZZ,
     ONCE,
     RUNTIMES,
-    export_tiny,
     folder_or_skip,
     requests_for,
     run_native,
+    shared_tiny,
     with_artifact,
     with_golden,
 )
@@ -45,7 +45,7 @@ from tests.device.runner_native import (
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
     folder_or_skip()
-    return export_tiny(tmp_path_factory.mktemp("native") / "tiny", formats=("pte", "onnx", "ptl"))
+    return shared_tiny(tmp_path_factory, formats=("pte", "onnx", "ptl"))
 
 
 @pytest.fixture(scope="session")

@@ -48,14 +48,16 @@ benchmark: install ## what the measuring harness, and training with FBN and Mimi
 # The cache keeps the runners by their sources' hash, so only changed ones are compiled. Same sources, same bytes: the
 # times in the wheel are constant, or SOURCE_DATE_EPOCH.
 wheel: install ## dist/*.whl with the native runners inside: needs Debian's g++, g++-aarch64-linux-gnu, nlohmann-json3-dev
-	rm -rf $(RUNNERS) dist/*.whl
+	rm -rf $(RUNNERS) dist/finet_deploy-*.whl
 	$(BIN)/finet-deploy runner build --target x86_64 -o $(RUNNERS)/x86_64
 	$(BIN)/finet-deploy runner build --target aarch64 -o $(RUNNERS)/aarch64
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 	@ls -l dist
 
-apk: install ## dist/finet-bench.apk, signed with a debug key: needs Debian's packages that `finet-deploy app build` names
+apk: install ## dist/finet-bench.apk with a debug key, and as a package: needs what `finet-deploy app build` names
 	$(BIN)/finet-deploy app build -o dist/finet-bench.apk
+	rm -f dist/finet_deploy_app-*.whl
+	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./android_app/package
 
 clean: ## remove what can be made again
 	rm -rf $(VENV) $(RUNNERS) dist bundles runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,7 +22,6 @@ from finet_deploy.app.sources import (
     MODULES,
     RULES,
     app_key,
-    app_sources,
     cached_app,
     require_sources,
 )
@@ -36,7 +35,7 @@ from finet_deploy.files import (
 )
 from finet_deploy.runner.folder import cache_folder
 
-__all__ = ["app_sources", "build_app", "compile_app"]
+__all__ = ["app_version", "build_app", "compile_app"]
 
 LICENCES = "assets/licenses"
 
@@ -118,7 +117,7 @@ class _Build:
         aapt2 = aapt2_program(Archive(tool, files[tool.name]), self.scratch)
         self.progress("link the resources")
         app = self.sources / "app"
-        resources, generated = link_resources(aapt2, app, platform, _version(), self.scratch)
+        resources, generated = link_resources(aapt2, app, platform, app_version(), self.scratch)
         shrunk = self._java(parts, platform, generated, files)
         classes = {name: data for name, data in shrunk.items() if name.endswith(".class")}
         self.progress("make classes.dex")
@@ -202,7 +201,7 @@ class _Build:
         write_manifest(folder, manifest)
 
 
-def _version() -> tuple[int, str]:
+def app_version() -> tuple[int, str]:
     """1.2.3 -> (10203, "1.2.3"): Android compares the numbers."""
     numbers = [int(part) for part in __version__.split("+")[0].split(".")[:3]]
     return sum(number * 100 ** (2 - place) for place, number in enumerate(numbers)), __version__

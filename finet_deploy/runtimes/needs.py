@@ -58,18 +58,23 @@ def read_needs(path: Path, fmt: str) -> Needs:
         raise FinetDeployError(what, where=str(path), do="export it again") from error
 
 
+class _Nothing:
+    """Stands for every class and function in a pickle; a pickle cannot give it attributes."""
+
+    __slots__ = ()
+
+    def __call__(self, *arguments: Any) -> tuple[Any, ...]:
+        return arguments
+
+
 class _Inert(pickle.Unpickler):
     """Reads a pickle in which every class and function is one that keeps its arguments and does nothing."""
 
     def find_class(self, module: str, name: str) -> Any:
-        return _nothing
+        return _Nothing()
 
     def persistent_load(self, pid: Any) -> Any:
         return None
-
-
-def _nothing(*arguments: Any) -> tuple[Any, ...]:
-    return arguments
 
 
 def _ptl(path: Path) -> Needs:

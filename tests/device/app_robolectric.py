@@ -10,10 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from finet_deploy.app.build import app_sources, compile_app
+from finet_deploy.app.build import compile_app
 from finet_deploy.app.libraries import libraries
 from finet_deploy.app.parts import Archive
 from finet_deploy.app.resources import aapt2_program, link_resources
+from finet_deploy.app.sources import app_sources
 from finet_deploy.app.tools import require, run
 from finet_deploy.files import replace_directory, temporary_directory_beside
 from finet_deploy.runner.folder import cache_folder

@@ -11,12 +11,12 @@ import msgspec
 import pytest
 
 import finet_deploy
-from finet_deploy.app.build import MODULES, _version, app_sources
+from finet_deploy.app.build import app_version
 from finet_deploy.app.check import FORBIDDEN
 from finet_deploy.app.java import MIN_SDK
 from finet_deploy.app.libraries import libraries
-from finet_deploy.app.parts import ABIS
 from finet_deploy.app.resources import TARGET_SDK
+from finet_deploy.app.sources import ABIS, MODULES, app_sources
 from finet_deploy.bench.protocol import RECORD_TYPES, THERMAL_STATUSES, Job, VisitRequest
 from finet_deploy.devices.app.names import PACKAGE
 from finet_deploy.runtimes import FORMATS
@@ -89,8 +89,8 @@ def test_the_gradle_project_makes_the_same_app_of_the_same_sources():
         f"applicationId '{PACKAGE}'",
         f"minSdk {MIN_SDK}",
         f"targetSdk {TARGET_SDK}",
-        f"versionCode {_version()[0]}",
-        f"versionName '{_version()[1]}'",
+        f"versionCode {app_version()[0]}",
+        f"versionName '{app_version()[1]}'",
         f"abiFilters {', '.join(map(repr, ABIS))}",
     ):
         assert f"{line}\n" in text, line
@@ -142,7 +142,7 @@ def test_versions_of_the_app_are_numbers_that_grow(monkeypatch):
     codes = []
     for version in ("0.1.0", "0.1.1", "0.2.0", "1.0.0", "1.10.2"):
         monkeypatch.setattr(build, "__version__", version)
-        codes.append(_version()[0])
+        codes.append(app_version()[0])
     assert codes == sorted(set(codes))
 
 

@@ -20,10 +20,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.runtimes.warm import Request, can_fork, run_forked
 
 __all__ = ["INPUTS_FILE", "OUTPUTS_FILE", "Failure", "run_isolated"]
 
 TIMEOUT_SECONDS = 600.0
+MAX_PRINTED_BYTES = 1 << 20
+NEED_TORCH = ("pte", "ptl")  # formats whose runtimes load torch first
 INPUTS_FILE, OUTPUTS_FILE = "inputs.safetensors", "outputs.safetensors"
 
 
@@ -45,12 +48,8 @@ def run_isolated(
     path = Path(path).absolute()
     with tempfile.TemporaryDirectory(prefix="finet-deploy-") as scratch:
         save_file(dict(inputs), Path(scratch, INPUTS_FILE))
-        # The scratch folder is the working directory: nothing there can shadow a module of ours.
-        command = [sys.executable, "-m", "finet_deploy.runtimes.child", str(path), fmt, str(threads)]
         try:
-            done = subprocess.run(
-                command, cwd=scratch, env=_environment(), capture_output=True, timeout=TIMEOUT_SECONDS
-            )
+            done = _run(Request(scratch, str(path), fmt, threads))
         except subprocess.TimeoutExpired as error:
             raise FinetDeployError(
                 f"the runtime of {fmt} did not finish in {TIMEOUT_SECONDS:.0f} s",
@@ -61,6 +60,30 @@ def run_isolated(
             raise _failure(done, path, fmt)
         outputs = load_file(Path(scratch, OUTPUTS_FILE))
     return {name: outputs[name] for name in inputs}
+
+
+def _run(request: Request) -> subprocess.CompletedProcess[bytes]:
+    """The fresh process, with what it printed."""
+    if request.fmt in NEED_TORCH and can_fork():
+        status = run_forked(request, _environment(), TIMEOUT_SECONDS)
+        told = [_printed(Path(request.scratch, name)) for name in (request.stdout, request.stderr)]
+        return subprocess.CompletedProcess((), status, *told)
+    # The scratch folder is the working directory: nothing there can shadow a module of ours.
+    command = [sys.executable, "-m", "finet_deploy.runtimes.child"]
+    command += [request.path, request.fmt, str(request.threads)]
+    return subprocess.run(
+        command, cwd=request.scratch, env=_environment(), capture_output=True, timeout=TIMEOUT_SECONDS
+    )
+
+
+def _printed(path: Path) -> bytes:
+    """The end of what was printed; nothing where the process did not come so far."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - MAX_PRINTED_BYTES))
+            return stream.read(MAX_PRINTED_BYTES)
+    except OSError:
+        return b""
 
 
 def _environment() -> dict[str, str]:

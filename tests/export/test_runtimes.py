@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 import finet_deploy.runtimes as runtimes
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.export import Bundle
-from finet_deploy.runtimes import FORMATS, available_runtimes, open_session, parse_formats, run_isolated
+from finet_deploy.runtimes import FORMATS, available_runtimes, open_session, parse_formats, run_isolated, warm
 from finet_deploy.runtimes.executorch import _without_known_noise
 
 REPOSITORY = Path(__file__).parents[2]
@@ -155,6 +157,84 @@ def test_a_pte_that_kills_its_process_does_not_kill_ours(pristine: Bundle, tmp_p
             run_isolated(path, "pte", {"x": image()})
         found.append(str(caught.value))
     assert any("the runtime of pte crashed (SIG" in message for message in found), found
+
+
+def isolated(bundle: Bundle, fmt: str = "ptl") -> np.ndarray:
+    return run_isolated(bundle.artifact_path(fmt), fmt, {"x": image()})["x"]
+
+
+def server() -> subprocess.Popen[bytes]:
+    assert warm._server is not None
+    return warm._server._process
+
+
+def test_each_file_gets_a_process_that_no_file_before_it_has_touched(
+    pristine: Bundle, tmp_path: Path
+) -> None:
+    """Forks of one process, which a crash in one of them does not touch."""
+    expected, process = isolated(pristine, "pte"), server()
+    data = bytearray(pristine.artifact_path("pte").read_bytes())
+    data[data.index(b"XN01") + 128] ^= 0xFF
+    (tmp_path / "damaged.pte").write_bytes(data)
+    with pytest.raises(FinetDeployError):
+        run_isolated(tmp_path / "damaged.pte", "pte", {"x": image()})
+    np.testing.assert_array_equal(isolated(pristine, "pte"), expected)
+    assert server() is process and process.poll() is None
+    mapped = Path(f"/proc/{process.pid}/maps").read_text()
+    assert "libtorch_cpu" in mapped and "libexecutorch" not in mapped, "its forks load the runtime themselves"
+    assert len(os.listdir(f"/proc/{process.pid}/task")) == 1 or "openblas" in mapped
+
+
+def test_a_server_that_was_ended_is_started_again(pristine: Bundle) -> None:
+    expected, process = isolated(pristine), server()
+    process.kill()
+    process.wait()
+    np.testing.assert_array_equal(isolated(pristine), expected)
+    assert server() is not process
+
+
+def test_a_file_that_takes_too_long_is_named_and_nothing_of_it_goes_on(
+    pristine: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    isolated(pristine)
+    process = server()
+    monkeypatch.setattr("finet_deploy.runtimes.isolated.TIMEOUT_SECONDS", 0.0)
+    with pytest.raises(FinetDeployError, match=r"did not finish in 0 s.*model\.ptl"):
+        isolated(pristine)
+    assert process.poll() is not None
+    children = [
+        line for line in Path("/proc").glob("[0-9]*/stat") if f") S {process.pid} " in line.read_text()
+    ]
+    assert children == []
+    monkeypatch.undo()
+    isolated(pristine)
+
+
+def test_a_server_that_cannot_start_is_one_readable_error(
+    pristine: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warm._close()
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(FinetDeployError, match=r"no process to run the file in.*model\.ptl"):
+        isolated(pristine)
+
+
+def test_the_server_ends_with_the_process_that_started_it(pristine: Bundle) -> None:
+    code = f"""
+import os, signal
+import numpy
+from finet_deploy.runtimes import run_isolated, warm
+run_isolated({str(pristine.artifact_path("ptl"))!r}, "ptl", {{"x": numpy.zeros((1, 3, 16, 16), "float32")}})
+print(warm._server._process.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    pid = int(done.stdout)
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and ") Z " not in Path(f"/proc/{pid}/stat").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_only_known_lines_are_kept_off_stderr(capfd) -> None:

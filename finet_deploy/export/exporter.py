@@ -27,6 +27,7 @@ from finet_deploy.export.torch_mobile import to_ptl
 from finet_deploy.export.writer import Contents, write_artifacts, write_bundle
 from finet_deploy.files import read_bounded, replace_directory, temporary_directory_beside
 from finet_deploy.fuse import FuseReport, Kept, check_fusible, count_normalization, fuse
+from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes, default_passes, parse_passes
 from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
 from finet_deploy.runtimes import FORMATS, available_runtimes, require_runtime, runtime_of
 from finet_deploy.verify import Certificate, Limits, verify
@@ -47,6 +48,8 @@ def export(
     *,
     formats: Sequence[str] = tuple(FORMATS),
     fuse_model: bool = True,
+    passes: str | Sequence[str] = "default",
+    core: str = DEFAULT_CORE,
     inputs: Mapping[str, Tensor] | None = None,
     preprocessing: Preprocessing | None = None,
     name: str | None = None,
@@ -58,9 +61,10 @@ def export(
     """Fuse, prove, export, read back, run and judge a network, and write it as the bundle folder `out`.
 
     model: in eval mode, fp32, on the CPU; never changed. formats: of `pte`, `onnx`, `ptl`. fuse_model: False exports
-    it as it is, for comparisons. inputs: name -> (1, 3, H, W) fp32; by default made from `preprocessing` and the
+    it as it is, for comparisons. passes: `default` (what helps each format), `none`, or names of deploy passes; not run
+    on a network that was not fused. core: the core type for whose kernels they choose shapes. inputs: name -> (1, 3, H, W) fp32; by default made from `preprocessing` and the
     default photographs. preprocessing, name, source: what the manifest says; by default what `create_model` and
-    `load_checkpoint` left on the network. progress: told each step as it begins, `2 * len(formats) + 3` in all.
+    `load_checkpoint` left on the network. progress: told each step as it begins, at most `2 * len(formats) + 4` in all.
 
     Raises UsageError for a wrong call (train mode, an unknown format, an existing folder without `overwrite`),
     CheckFailed when a certificate does not pass, FinetDeployError for everything else. In each case nothing is
@@ -68,6 +72,7 @@ def export(
     """
     out, tell, limits = Path(out), progress or (lambda _step: None), limits or Limits()
     formats = _checked_formats(formats)
+    wanted = parse_passes(passes)
     _check_target(out, overwrite)
     _check_model(model)
     config: ModelConfig | None = getattr(model, "model_config", None)
@@ -80,8 +85,11 @@ def export(
         certificate = _prove(model, deploy, inputs, limits, title, tell)
         golden = _golden(model, inputs)
         one_delegate = fuse_model and config is not None and config.name.startswith("finet_")
-        exported, normalization_ops = _export_all(deploy, inputs, formats, one_delegate, tell)
-        entries = write_artifacts(folder, exported)
+        plan = {fmt: _passes_of(fmt, wanted, fuse_model) for fmt in formats}
+        rewritten = _rewrite(deploy, inputs, plan, core, limits, tell)
+        certificate = _with_passes(certificate, rewritten)
+        exported, normalization_ops = _export_all(deploy, rewritten, inputs, one_delegate, tell)
+        entries = write_artifacts(folder, exported, rewritten, core)
         certificate = _judge(certificate, folder, entries, golden, limits, tell)
         tell("write the bundle")
         contents = Contents(
@@ -195,19 +203,68 @@ def _golden(model: nn.Module, inputs: Mapping[str, Tensor]) -> Golden:
     return Golden({name: np.asarray(x.numpy()) for name, x in inputs.items()}, arrays)
 
 
+def _passes_of(fmt: str, wanted: tuple[str, ...] | None, fused: bool) -> tuple[str, ...]:
+    """By default the passes are for fused networks: an unfused one is exported to be compared as it is."""
+    if wanted is None:
+        return default_passes(fmt) if fused else ()
+    return wanted
+
+
+def _rewrite(
+    deploy: nn.Module,
+    inputs: Mapping[str, Tensor],
+    plan: Mapping[str, tuple[str, ...]],
+    core: str,
+    limits: Limits,
+    tell: Tell,
+) -> dict[str, Applied]:
+    """Format -> the network that its exporter gets. Formats with the same passes share one."""
+    if any(plan.values()):
+        tell("deploy passes")
+    done: dict[tuple[str, ...], Applied] = {(): Applied(deploy, (), ())}
+    for fmt, names in plan.items():
+        if names not in done:
+            prefix = f"pass/{fmt}"
+            done[names] = apply_passes(deploy, inputs, names, core=core, limits=limits, prefix=prefix)
+    return {fmt: done[names] for fmt, names in plan.items()}
+
+
+def _with_passes(certificate: Certificate, rewritten: Mapping[str, Applied]) -> Certificate:
+    """The certificate with the passes' own in it. Raises CheckFailed when one of them did not pass."""
+    checks = {check.name: check for applied in rewritten.values() for check in applied.checks}
+    certificate = msgspec.structs.replace(
+        certificate,
+        expected=(*certificate.expected, *checks),
+        checks=(*certificate.checks, *checks.values()),
+    )
+    if not certificate.passed:
+        raise CheckFailed(certificate)
+    return certificate
+
+
 def _export_all(
-    deploy: nn.Module, inputs: Mapping[str, Tensor], formats: Sequence[str], one_delegate: bool, tell: Tell
+    deploy: nn.Module,
+    rewritten: Mapping[str, Applied],
+    inputs: Mapping[str, Tensor],
+    one_delegate: bool,
+    tell: Tell,
 ) -> tuple[dict[str, Exported], int]:
     """Every format, and the normalizations in the graph that the exporters were given."""
     x = next(iter(inputs.values()))
-    program = trace_program(deploy, x)
+    programs = {id(deploy): trace_program(deploy, x)}
     exported: dict[str, Exported] = {}
-    for fmt in formats:
+    for fmt, applied in rewritten.items():
         tell(f"export {fmt}")
-        exported[fmt] = to_ptl(deploy, x) if fmt == "ptl" else {"pte": to_pte, "onnx": to_onnx}[fmt](program)
+        model = applied.model
+        if fmt == "ptl":
+            exported[fmt] = to_ptl(model, x)
+            continue
+        if id(model) not in programs:
+            programs[id(model)] = trace_program(model, x)
+        exported[fmt] = {"pte": to_pte, "onnx": to_onnx}[fmt](programs[id(model)])
     if one_delegate and "pte" in exported:
         require_one_delegate(exported["pte"])
-    return exported, count_normalization_ops(program_op_counts(program))
+    return exported, count_normalization_ops(program_op_counts(programs[id(deploy)]))
 
 
 def _judge(

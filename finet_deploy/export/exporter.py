@@ -27,8 +27,8 @@ from finet_deploy.export.torch_mobile import to_ptl
 from finet_deploy.export.writer import Contents, write_artifacts, write_bundle
 from finet_deploy.files import read_bounded, replace_directory, temporary_directory_beside
 from finet_deploy.fuse import FuseReport, Kept, check_fusible, count_normalization, fuse
-from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes, default_passes, parse_passes
 from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
+from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes, default_passes, parse_passes
 from finet_deploy.runtimes import FORMATS, available_runtimes, require_runtime, runtime_of
 from finet_deploy.verify import Certificate, Limits, verify
 from finet_deploy.verify.forward import as_dtype, check_inputs, run
@@ -61,10 +61,11 @@ def export(
     """Fuse, prove, export, read back, run and judge a network, and write it as the bundle folder `out`.
 
     model: in eval mode, fp32, on the CPU; never changed. formats: of `pte`, `onnx`, `ptl`. fuse_model: False exports
-    it as it is, for comparisons. passes: `default` (what helps each format), `none`, or names of deploy passes; not run
-    on a network that was not fused. core: the core type for whose kernels they choose shapes. inputs: name -> (1, 3, H, W) fp32; by default made from `preprocessing` and the
-    default photographs. preprocessing, name, source: what the manifest says; by default what `create_model` and
-    `load_checkpoint` left on the network. progress: told each step as it begins, at most `2 * len(formats) + 4` in all.
+    it as it is, for comparisons. passes: `default` (what helps each format; nothing for a network that is not fused),
+    `none`, or names of deploy passes. core: the core type for whose kernels they choose shapes. inputs: name ->
+    (1, 3, H, W) fp32; by default made from `preprocessing` and the default photographs. preprocessing, name, source:
+    what the manifest says; by default what `create_model` and `load_checkpoint` left on the network. progress: told
+    each step as it begins, at most `2 * len(formats) + 4` in all.
 
     Raises UsageError for a wrong call (train mode, an unknown format, an existing folder without `overwrite`),
     CheckFailed when a certificate does not pass, FinetDeployError for everything else. In each case nothing is

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from finet_deploy.passes.ir import (
+    argument,
     as_conv,
     constant,
     is_call,
@@ -29,7 +30,7 @@ _RESHAPES = (
     *(aten.squeeze.dim, aten.squeeze.dims, aten.squeeze.default, aten.unsqueeze.default),
 )
 _COPIES = (aten.clone.default, aten.contiguous.default, aten.alias.default, aten.detach.default)
-_AFFINE = {
+_AFFINE: dict[Any, Callable[..., tuple[Tensor, Tensor]]] = {
     aten.mul.Tensor: lambda w, b, v: (w * v, b * v),
     aten.div.Tensor: lambda w, b, v: (w / v, b / v),
     aten.add.Tensor: lambda w, b, v: (w, b + v),
@@ -90,8 +91,9 @@ def fold_constants(module: fx.GraphModule) -> list[str]:
         values = {item: constant(module, item) for item in inputs}
         if any(value is None for value in values.values()):
             continue
-        arguments = fx.node.map_arg((node.args, node.kwargs), lambda item: values[item])
-        result = node.target(*arguments[0], **arguments[1])  # type: ignore[operator]
+        args, kwargs = fx.node.map_arg((node.args, node.kwargs), values.__getitem__)
+        target: Any = node.target
+        result = target(*args, **kwargs)
         if not isinstance(result, Tensor):
             continue
         with module.graph.inserting_before(node):
@@ -109,12 +111,12 @@ def fold_affine(module: fx.GraphModule) -> list[str]:
         if not is_call(node, *_AFFINE) or node.kwargs or not isinstance(node.args[0], fx.Node):
             continue
         conv = as_conv(module, node.args[0])
-        if conv is None or sole_user(conv.node) is not node:
+        if conv is None or sole_user(conv.node) != node:
             continue
         value = _per_channel(module, node.args[1], conv.weight)
         if value is None:
             continue
-        rule: Callable[..., Any] = _AFFINE[node.target]  # type: ignore[index]
+        rule = _AFFINE[node.target]
         flat, bias = rule(conv.weight.flatten(1), conv.bias[:, None], value[:, None])
         name = conv.name
         new = conv.rewritten(flat.reshape(conv.weight.shape), bias[:, 0])
@@ -194,7 +196,7 @@ def splits_to_slices(module: fx.GraphModule) -> list[str]:
         if not all(is_call(user, operator.getitem) for user in node.users):
             continue
         for user in list(node.users):
-            start, stop = starts[user.args[1]]  # type: ignore[index]
+            start, stop = starts[argument(user, 1)]
             with module.graph.inserting_before(user):
                 new = module.graph.call_function(aten.slice.Tensor, (node.args[0], axis, start, stop))
             new.meta = dict(user.meta)

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import fx
 
 from finet_deploy.passes.cleanup import _RESHAPES
-from finet_deploy.passes.ir import ELEMENTWISE, as_conv, constant, is_call, set_constant, shape, sole_user
+from finet_deploy.passes.ir import (
+    ELEMENTWISE,
+    argument,
+    as_conv,
+    constant,
+    is_call,
+    layer_name,
+    set_constant,
+    shape,
+    sole_user,
+)
 
 __all__ = ["gates_as_convolutions", "hard_sigmoid"]
 
@@ -25,7 +37,7 @@ def hard_sigmoid(module: fx.GraphModule) -> list[str]:
             continue
         conv = as_conv(module, node.args[0])
         name = node.name
-        if conv is not None and sole_user(conv.node) is node:
+        if conv is not None and sole_user(conv.node) == node:
             name = conv.name
             source = conv.rewritten(conv.weight / 6, conv.bias / 6 + 0.5)
         else:
@@ -53,45 +65,45 @@ def gates_as_convolutions(module: fx.GraphModule) -> list[str]:
         chain = _linear_chain(node)
         if not chain:
             continue
-        value = chain[0].args[0].args[0]  # type: ignore[union-attr]
+        value: fx.Node = argument(argument(chain[0]))
         for step in chain:
-            value = _four_axes(module, step, value)  # type: ignore[arg-type]
-        node.replace_all_uses_with(value)  # type: ignore[arg-type]
+            value = _four_axes(module, step, value)
+        node.replace_all_uses_with(value)
         module.graph.erase_node(node)
         for step in reversed(chain):
             module.graph.erase_node(step)
-        done.append(
-            f"{value.name}: {sum(is_call(s, aten.linear.default) for s in chain)} linear layers as 1x1"
-        )  # type: ignore[union-attr]
+        layers = sum(is_call(step, aten.linear.default) for step in chain)
+        done.append(f"{layer_name(chain[0])}: {layers} linear layers as 1x1 convolutions")
     return done
 
 
 def _linear_chain(gate: fx.Node) -> list[fx.Node]:
     """Linear and element-wise steps from a flattened (N, C, 1, 1) map to `gate`, in order; empty if it is no gate."""
     chain: list[fx.Node] = []
-    node = gate.args[0]
+    node = argument(gate)
     while isinstance(node, fx.Node) and sole_user(node) is not None and len(shape(node)) == 2:
         if is_call(node, *_RESHAPES):
-            source = node.args[0]
+            source = argument(node)
             pooled = isinstance(source, fx.Node) and shape(source)[2:] == (1, 1) and len(shape(source)) == 4
             return chain if pooled and any(is_call(step, aten.linear.default) for step in chain) else []
         if not (is_call(node, aten.linear.default) or node.target in ELEMENTWISE):
             return []
         chain.insert(0, node)
-        node = node.args[0]
+        node = argument(node)
     return []
 
 
 def _four_axes(module: fx.GraphModule, step: fx.Node, value: fx.Node) -> fx.Node:
     """`step`, which works on (N, C), on the (N, C, 1, 1) `value`."""
+    target: Any = step.target
     with module.graph.inserting_before(step):
         if is_call(step, aten.linear.default):
             weight = constant(module, step.args[1])
             assert weight is not None, "a linear layer's weight is a constant"
-            name = str(step.args[1].target)  # type: ignore[union-attr]
+            name = str(argument(step, 1).target)
             kernel = set_constant(module, name, weight[:, :, None, None])
             new = module.graph.call_function(aten.conv2d.default, (value, kernel, *step.args[2:]))
         else:
-            new = module.graph.call_function(step.target, (value, *step.args[1:]), step.kwargs)  # type: ignore[arg-type]
+            new = module.graph.call_function(target, (value, *step.args[1:]), step.kwargs)
     new.meta = dict(step.meta)
     return new

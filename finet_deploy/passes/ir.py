@@ -23,6 +23,7 @@ from finet_deploy.errors import FinetDeployError
 __all__ = [
     "ELEMENTWISE",
     "Conv",
+    "argument",
     "as_conv",
     "constant",
     "convolutions",
@@ -121,6 +122,11 @@ def is_call(node: Any, *targets: Any) -> bool:
     return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
 
 
+def argument(node: Any, position: int = 0, default: Any = None) -> Any:
+    """A positional argument of a call; `default` where it was not given."""
+    return node.args[position] if len(node.args) > position else default
+
+
 def sole_user(node: fx.Node) -> fx.Node | None:
     """The one node that reads `node`, None when there are several or none."""
     return next(iter(node.users)) if len(node.users) == 1 else None
@@ -170,9 +176,9 @@ class Conv:
         self.bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
         defaults: tuple[Any, ...] = (None, None, None, [1, 1], [0, 0], [1, 1], 1)
         args = (*node.args, *defaults[len(node.args) :])
-        self.input: fx.Node = args[0]  # type: ignore[assignment]
+        self.input: fx.Node = args[0]
         self.stride, self.padding, self.dilation = (_pair(args[i]) for i in (3, 4, 5))
-        self.groups: int = args[6]  # type: ignore[assignment]
+        self.groups: int = args[6]
 
     @property
     def out_channels(self) -> int:

@@ -14,7 +14,7 @@ from collections import defaultdict
 import torch
 from torch import fx
 
-from finet_deploy.passes.ir import ELEMENTWISE, Conv, as_conv, is_call, layer_name, shape
+from finet_deploy.passes.ir import ELEMENTWISE, Conv, argument, as_conv, is_call, layer_name, shape
 
 __all__ = ["channel_shuffle"]
 
@@ -26,7 +26,7 @@ _SAME_ORDER = (aten.max_pool2d.default, aten.avg_pool2d.default, aten.mean.dim)
 
 
 def channel_shuffle(module: fx.GraphModule) -> list[str]:
-    """Put every shuffle that only convolutions (and what leaves channels apart) read into those convolutions' weights."""
+    """Put every shuffle that only convolutions read, through what leaves channels apart, into their weights."""
     shuffles = {node: source for node in module.graph.nodes if (source := _shuffled(node)) is not None}
     if not shuffles:
         return []
@@ -40,27 +40,29 @@ def channel_shuffle(module: fx.GraphModule) -> list[str]:
 
 def _shuffled(node: fx.Node) -> fx.Node | None:
     """The tensor that `node` holds shuffled: view to (N, G, C/G, H, W), axes 1 and 2 swapped, view back."""
-    if not is_call(node, *_VIEWS) or len(shape(node)) != 4:
+    steps = _steps(node)
+    if len(steps) != 2 or len(shape(node)) != 4:
         return None
-    inner = node.args[0]
-    if is_call(inner, aten.clone.default, aten.contiguous.default):
-        inner = inner.args[0]  # type: ignore[union-attr]
-    if not is_call(inner, aten.transpose.int, aten.permute.default):
-        return None
-    swapped = inner.args[1:] in ((1, 2), (2, 1)) or list(inner.args[1] if len(inner.args) == 2 else ()) == [  # type: ignore[union-attr, arg-type]
-        0,
-        2,
-        1,
-        3,
-        4,
-    ]
-    outer = inner.args[0]  # type: ignore[union-attr]
-    if not swapped or not is_call(outer, *_VIEWS) or len(shape(outer)) != 5:  # type: ignore[arg-type]
-        return None
-    source = outer.args[0]  # type: ignore[union-attr]
-    if not isinstance(source, fx.Node) or shape(source) != shape(node) or shape(outer)[3:] != shape(node)[2:]:  # type: ignore[arg-type]
-        return None
-    return source
+    swap, outer = steps
+    if is_call(swap, aten.transpose.int):
+        swapped = sorted(swap.args[1:]) == [1, 2]  # type: ignore[type-var]
+    else:
+        swapped = list(argument(swap, 1)) == [0, 2, 1, 3, 4]
+    source = argument(outer)
+    same = shape(source) == shape(node) and len(shape(outer)) == 5 and shape(outer)[3:] == shape(node)[2:]
+    return source if swapped and same else None
+
+
+def _steps(node: fx.Node) -> list[fx.Node]:
+    """The swap of axes and the view before it that `node`, a view, ends; empty where it does not."""
+    if not is_call(node, *_VIEWS):
+        return []
+    swap = argument(node)
+    if is_call(swap, aten.clone.default, aten.contiguous.default):
+        swap = argument(swap)
+    if not is_call(swap, aten.transpose.int, aten.permute.default) or not is_call(argument(swap), *_VIEWS):
+        return []
+    return [swap, argument(swap)]
 
 
 class _Moved:
@@ -79,12 +81,12 @@ class _Moved:
     def _follow(self, node: fx.Node) -> None:
         sizes = shape(node)
         if node in self.shuffles:
-            source, groups = self.channels[self.shuffles[node]], self._groups(node)
+            source, groups = self.channels[self.shuffles[node]], shape(_steps(node)[1])[1]
             per = len(source) // groups
             self.channels[node] = [source[g * per + i] for i in range(per) for g in range(groups)]
             self.virtual.add(node)
         elif is_call(node, aten.cat.default) and _axis(node, 1) == 1 and len(sizes) == 4:
-            self.channels[node] = [c for part in node.args[0] for c in self.channels[part]]  # type: ignore[union-attr]
+            self.channels[node] = [c for part in argument(node) for c in self.channels[part]]
             self.virtual.add(node)
         elif (
             is_call(node, aten.slice.Tensor)
@@ -92,18 +94,12 @@ class _Moved:
             and len(node.args) == 4
             and len(sizes) == 4
         ):
-            source = self.channels[node.args[0]]  # type: ignore[index]
-            start = int(node.args[2])  # type: ignore[arg-type]
+            source, start = self.channels[argument(node)], int(argument(node, 2))
+            start += len(source) if start < 0 else 0
             self.channels[node] = source[start : start + sizes[1]]
             self.virtual.add(node)
         elif len(sizes) == 4:
             self.channels[node] = [(node, i) for i in range(sizes[1])]
-
-    def _groups(self, node: fx.Node) -> int:
-        inner = node.args[0]
-        while not is_call(inner, *_VIEWS):
-            inner = inner.args[0]  # type: ignore[union-attr]
-        return shape(inner)[1]  # type: ignore[arg-type]
 
     def _tainted(self) -> set[fx.Node]:
         """Virtual tensors in which a shuffle is, and what keeps channels in the order in which it reads them."""
@@ -130,11 +126,11 @@ class _Moved:
         return True
 
     def _inside(self, node: fx.Node) -> list[fx.Node]:
-        steps, inner = [], node.args[0]
+        steps, inner = [], argument(node)
         while inner is not self.shuffles[node]:
             steps.append(inner)
-            inner = inner.args[0]  # type: ignore[union-attr]
-        return steps  # type: ignore[return-value]
+            inner = argument(inner)
+        return steps
 
     def apply(self) -> None:
         """Give each reader its channels in runs. What keeps channels apart is then itself in another order."""
@@ -218,5 +214,4 @@ class _Moved:
 
 
 def _axis(node: fx.Node, position: int) -> int:
-    axis = node.args[position] if len(node.args) > position else 0
-    return int(axis) % 4  # type: ignore[arg-type]
+    return int(argument(node, position, 0)) % 4

@@ -119,6 +119,9 @@ class Everything(nn.Module):
         self.parts = nn.ModuleList(PARTS[name](width) for name in parts)
         self.head = nn.Conv2d(width, 40, 1)
         self.fc1, self.fc2 = nn.Linear(40, 9), nn.Linear(9, 7)
+        for module in self.modules():  # so that outputs depend on inputs through all of them
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.stem(x)

@@ -29,6 +29,7 @@ from finet_deploy.files import read_bounded, replace_directory, temporary_direct
 from finet_deploy.fuse import FuseReport, Kept, check_fusible, count_normalization, fuse
 from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
 from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes, default_passes, parse_passes
+from finet_deploy.passes.kernels import kernels as check_core
 from finet_deploy.runtimes import FORMATS, available_runtimes, require_runtime, runtime_of
 from finet_deploy.verify import Certificate, Limits, verify
 from finet_deploy.verify.forward import as_dtype, check_inputs, run
@@ -74,6 +75,7 @@ def export(
     out, tell, limits = Path(out), progress or (lambda _step: None), limits or Limits()
     formats = _checked_formats(formats)
     wanted = parse_passes(passes)
+    check_core(core)
     _check_target(out, overwrite)
     _check_model(model)
     config: ModelConfig | None = getattr(model, "model_config", None)

@@ -124,7 +124,7 @@ def test_passes_applied_twice_change_nothing_more(everything: Any) -> None:
 def _computed_in_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
     right = cleanup.set_constant
     monkeypatch.setattr(
-        cleanup, "set_constant", lambda module, name, value: right(module, name, value + 1e-9)
+        cleanup, "set_constant", lambda module, name, value: right(module, name, value.float().double())
     )
 
 

@@ -107,15 +107,20 @@ PARTS: dict[str, Callable[[int], nn.Module]] = {
     "idle": Idle,
 }  # fmt: skip
 ALL_PARTS = tuple(PARTS)
-Layout = tuple[tuple[str, ...], int, int, int]
+Layout = tuple[tuple[str, ...], int, int, int, int]
 
 
 class Everything(nn.Module):
-    """(1, 3, H, W) -> (1, 7): parts one after another, a wide pointwise convolution, pooling, two linear layers."""
+    """(1, 3, H, W) -> (1, 7): standardization, a stem, parts, a wide pointwise convolution, pooling, two linear layers.
 
-    def __init__(self, parts: tuple[str, ...], width: int) -> None:
+    padding: of the stem, 0 or 1.
+    """
+
+    def __init__(self, parts: tuple[str, ...], width: int, padding: int = 1) -> None:
         super().__init__()
-        self.stem = nn.Conv2d(3, width, 3, padding=1)
+        self.register_buffer("mean", torch.randn(1, 3, 1, 1))
+        self.register_buffer("std", torch.rand(1, 3, 1, 1) + 0.5)
+        self.stem = nn.Conv2d(3, width, 1 + 2 * padding, padding=padding)
         self.parts = nn.ModuleList(PARTS[name](width) for name in parts)
         self.head = nn.Conv2d(width, 40, 1)
         self.fc1, self.fc2 = nn.Linear(40, 9), nn.Linear(9, 7)
@@ -124,7 +129,7 @@ class Everything(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)
+        x = self.stem((x - self.mean) / self.std)
         for part in self.parts:
             x = part(x)
         return self.fc2(F.relu(self.fc1(F.relu(self.head(x)).mean((2, 3)))))
@@ -133,7 +138,7 @@ class Everything(nn.Module):
 def layouts() -> st.SearchStrategy[Layout]:
     """Up to three parts in any order; widths and sides that fill no tile."""
     parts = st.lists(st.sampled_from(ALL_PARTS), min_size=1, max_size=3).map(tuple)
-    return st.tuples(parts, st.integers(3, 30), st.integers(2, 9), st.integers(2, 9))
+    return st.tuples(parts, st.integers(3, 30), st.integers(0, 1), st.integers(2, 9), st.integers(2, 9))
 
 
 def example_inputs(height: int, width: int) -> dict[str, Tensor]:

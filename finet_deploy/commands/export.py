@@ -30,7 +30,7 @@ Examples:
     default="default",
     show_default=True,
     metavar="LIST",
-    help="Exact deploy passes: default, none, or names separated by commas.",
+    help="Exact deploy passes: default, none, or names; a name with a - is left out: default,-split-pixels.",
 )
 @click.option(
     "--core",
@@ -38,6 +38,11 @@ Examples:
     show_default=True,
     metavar="NAME",
     help="Core type for whose kernels the passes choose shapes: cortex-a53, -a55, -a72, -a76, -a78 or cortex-x1.",
+)
+@click.option(
+    "--raw-pixels",
+    is_flag=True,
+    help="The files take pixels from 0 to 255: the standardization goes into the network.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that is already there.")
 @model_options
@@ -49,6 +54,7 @@ def command(
     fuse_model: bool,
     passes: str,
     core: str,
+    raw_pixels: bool,
     overwrite: bool,
     options: ModelOptions,
     console: Console,
@@ -62,7 +68,7 @@ def command(
     from finet_deploy.passes.kernels import kernels as check_core
 
     wanted = parse_formats(formats)
-    parse_passes(passes)
+    parse_passes(passes, ())
     check_core(core)
     loaded = load_source(source, options, console)
     with console.progress("export", total=2 * len(wanted) + 4) as step:
@@ -73,6 +79,7 @@ def command(
             fuse_model=fuse_model,
             passes=passes,
             core=core,
+            raw_pixels=raw_pixels,
             inputs=loaded.inputs,
             preprocessing=loaded.preprocessing,
             overwrite=overwrite,

@@ -30,6 +30,7 @@ from finet_deploy.fuse import FuseReport, Kept, check_fusible, count_normalizati
 from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
 from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes, default_passes, parse_passes
 from finet_deploy.passes.kernels import kernels as check_core
+from finet_deploy.passes.standardize import RawPixels, raw_inputs, raw_preprocessing
 from finet_deploy.runtimes import FORMATS, available_runtimes, require_runtime, runtime_of
 from finet_deploy.verify import Certificate, Limits, verify
 from finet_deploy.verify.forward import as_dtype, check_inputs, run
@@ -51,6 +52,7 @@ def export(
     fuse_model: bool = True,
     passes: str | Sequence[str] = "default",
     core: str = DEFAULT_CORE,
+    raw_pixels: bool = False,
     inputs: Mapping[str, Tensor] | None = None,
     preprocessing: Preprocessing | None = None,
     name: str | None = None,
@@ -63,8 +65,9 @@ def export(
 
     model: in eval mode, fp32, on the CPU; never changed. formats: of `pte`, `onnx`, `ptl`. fuse_model: False exports
     it as it is, for comparisons. passes: `default` (what helps each format; nothing for a network that is not fused),
-    `none`, or names of deploy passes. core: the core type for whose kernels they choose shapes. inputs: name ->
-    (1, 3, H, W) fp32; by default made from `preprocessing` and the default photographs. preprocessing, name, source:
+    `none`, or names, see `parse_passes`. core: the core type for whose kernels they choose shapes. raw_pixels: the files
+    take pixels from 0 to 255 instead of standardized ones, and the manifest says so. inputs: name -> (1, 3, H, W) fp32,
+    standardized; by default made from `preprocessing` and the default photographs. preprocessing, name, source:
     what the manifest says; by default what `create_model` and `load_checkpoint` left on the network. progress: told
     each step as it begins, at most `2 * len(formats) + 4` in all.
 
@@ -74,7 +77,7 @@ def export(
     """
     out, tell, limits = Path(out), progress or (lambda _step: None), limits or Limits()
     formats = _checked_formats(formats)
-    wanted = parse_passes(passes)
+    plan = {fmt: parse_passes(passes, default_passes(fmt) if fuse_model else ()) for fmt in formats}
     check_core(core)
     _check_target(out, overwrite)
     _check_model(model)
@@ -82,13 +85,15 @@ def export(
     if preprocessing is None and config is not None:
         preprocessing = preprocessing_for(config, model)
     inputs = _checked_inputs(inputs, preprocessing)
-    title = name or (config.title if config else type(model).__name__)
+    network = model
+    if raw_pixels:
+        model, inputs, preprocessing = _with_raw_pixels(model, inputs, preprocessing)
+    title = name or (config.title if config else type(network).__name__)
     with temporary_directory_beside(out) as folder:
         deploy = _deploy_form(model, fuse_model, inputs, tell)
         certificate = _prove(model, deploy, inputs, limits, title, tell)
         golden = _golden(model, inputs)
         one_delegate = fuse_model and config is not None and config.name.startswith("finet_")
-        plan = {fmt: _passes_of(fmt, wanted, fuse_model) for fmt in formats}
         rewritten = _rewrite(deploy, inputs, plan, core, limits, tell)
         certificate = _with_passes(certificate, rewritten)
         exported, normalization_ops = _export_all(deploy, rewritten, inputs, one_delegate, tell)
@@ -98,12 +103,12 @@ def export(
         contents = Contents(
             name=title,
             config=config,
-            source=source if source is not None else getattr(model, "weights_origin", {"kind": "unknown"}),
+            source=source if source is not None else getattr(network, "weights_origin", {"kind": "unknown"}),
             fused=fuse_model,
             preprocessing=preprocessing,
             normalization_ops=normalization_ops,
         )
-        manifest = write_bundle(folder, contents, model, deploy, entries, golden, certificate)
+        manifest = write_bundle(folder, contents, network, deploy, entries, golden, certificate)
         read_bundle(folder)
         _check_target(out, overwrite)  # minutes have passed
         replace_directory(folder, out)
@@ -173,6 +178,16 @@ def _checked_inputs(
     return {name: x.detach().cpu().contiguous() for name, x in inputs.items()}
 
 
+def _with_raw_pixels(
+    model: nn.Module, inputs: Mapping[str, Tensor], preprocessing: Preprocessing | None
+) -> tuple[nn.Module, dict[str, Tensor], Preprocessing]:
+    """The network of pixels from 0 to 255, its inputs, and how a picture becomes one."""
+    if preprocessing is None:
+        raise UsageError("nothing says how this network's input is standardized", do="give preprocessing")
+    network = RawPixels(model, preprocessing.mean, preprocessing.std)
+    return network, raw_inputs(inputs, preprocessing), raw_preprocessing(preprocessing)
+
+
 def _deploy_form(model: nn.Module, fuse_model: bool, inputs: Mapping[str, Tensor], tell: Tell) -> nn.Module:
     tell("fuse" if fuse_model else "copy without fusing")
     if fuse_model:
@@ -204,13 +219,6 @@ def _golden(model: nn.Module, inputs: Mapping[str, Tensor]) -> Golden:
     outputs = run(as_dtype(model, torch.float64), inputs, torch.float64)
     arrays = {name: y.contiguous().numpy() for name, y in outputs.items()}
     return Golden({name: np.asarray(x.numpy()) for name, x in inputs.items()}, arrays)
-
-
-def _passes_of(fmt: str, wanted: tuple[str, ...] | None, fused: bool) -> tuple[str, ...]:
-    """By default the passes are for fused networks: an unfused one is exported to be compared as it is."""
-    if wanted is None:
-        return default_passes(fmt) if fused else ()
-    return wanted
 
 
 def _rewrite(

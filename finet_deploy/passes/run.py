@@ -17,6 +17,7 @@ from finet_deploy.passes.kernels import CORES, DEFAULT_CORE
 from finet_deploy.passes.names import PASS_NAMES
 from finet_deploy.passes.shapes import pad_channels, split_pixels
 from finet_deploy.passes.shuffle import channel_shuffle
+from finet_deploy.passes.standardize import fold_standardization
 from finet_deploy.verify import Check, Limits, check_outputs, compare
 from finet_deploy.verify.forward import as_dtype, ordinary_inputs
 
@@ -49,6 +50,7 @@ PASSES = {
     for item in (
         Pass("fold-constants", _whatever_core(fold_constants)),
         Pass("remove-idle", _whatever_core(remove_idle)),
+        Pass("fold-standardization", _whatever_core(fold_standardization)),
         Pass("fold-affine", _whatever_core(fold_affine)),
         Pass("pooling", _whatever_core(pooling)),
         Pass("gates-as-convolutions", _whatever_core(gates_as_convolutions)),

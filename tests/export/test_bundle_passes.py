@@ -12,7 +12,7 @@ from torch import Tensor, fx, nn
 from finet_deploy.errors import UsageError
 from finet_deploy.export import CheckFailed, export, read_bundle, verify_bundle
 from finet_deploy.passes import PASS_NAMES, PASSES, Pass, run
-from tests.cli import USAGE, error_line
+from tests.cli import USAGE, error_line, run_cli
 from tests.passes_networks import Everything, example_inputs
 
 PARTS = ("shuffle", "hard gate", "linear gate", "idle")
@@ -97,6 +97,24 @@ def test_an_unfused_network_is_not_rewritten_unless_asked(tmp_path, model, input
         model, tmp_path / "b", formats=("onnx",), inputs=inputs, fuse_model=False, passes="hard-sigmoid"
     )
     assert [entry.name for entry in asked.artifact("onnx").passes or ()] == ["hard-sigmoid"]
+
+
+def test_raw_pixels_are_another_contract_of_the_same_function(tmp_path, capsys) -> None:
+    status, _, error = run_cli(
+        capsys, "export", "finet_small", "--cifar", "--num-classes", 10, "--formats", "pte", "--raw-pixels",
+        "-o", tmp_path / "b", "-q",
+    )  # fmt: skip
+    assert status == 0, error
+    bundle = read_bundle(tmp_path / "b")
+    preprocessing = bundle.manifest.preprocessing
+    assert preprocessing is not None
+    assert (preprocessing.mean, preprocessing.std) == ((0, 0, 0), (1 / 255, 1 / 255, 1 / 255))
+    photo = next(x for name, x in bundle.golden().inputs.items() if name.startswith("photo"))
+    assert 0 <= photo.min() < photo.max() <= 255.01
+    assert photo.max() > 50
+    pte = bundle.artifact("pte")
+    assert "fold-standardization" in [entry.name for entry in pte.passes or ()]
+    assert pte.delegates == 1
 
 
 def test_a_wrong_name_is_refused_before_anything_is_done(tmp_path, model, inputs) -> None:

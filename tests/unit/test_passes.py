@@ -65,9 +65,9 @@ def targets(applied: Applied) -> set[Any]:
 @given(layout=layouts())
 @settings(max_examples=10, deadline=None)
 def test_all_passes_together_are_exact_on_any_network(layout: Layout) -> None:
-    parts, width, H, W = layout
+    parts, width, padding, H, W = layout
     torch.manual_seed(0)
-    model, inputs = Everything(parts, width), example_inputs(H, W)
+    model, inputs = Everything(parts, width, padding), example_inputs(H, W)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(shapes, "kernels", lambda core: eager())
         applied = rewritten(model, inputs)
@@ -97,7 +97,7 @@ def test_what_breaks_delegates_is_gone(everything: Any) -> None:
     _, _, applied = everything
     left = targets(applied)
     gone = {aten.hardsigmoid.default, aten.split.Tensor, aten.split_with_sizes.default, aten.transpose.int}
-    gone |= {aten.dropout.default, aten.adaptive_avg_pool2d.default, aten.div.Tensor, aten.sub.Tensor}
+    gone |= {aten.dropout.default, aten.adaptive_avg_pool2d.default, aten.div.Tensor}
     assert not left & gone
     linear = [node for node in applied.model.graph.nodes if node.target is aten.linear.default]
     assert len(linear) == 2  # the head's; the gate's are convolutions
@@ -132,6 +132,23 @@ def _relu_is_idle(monkeypatch: pytest.MonkeyPatch) -> None:
     right = cleanup._idle
     wrong = lambda node: node.args[0] if ir.is_call(node, aten.relu.default) else right(node)  # noqa: E731
     monkeypatch.setattr(cleanup, "_idle", wrong)
+
+
+def _mean_folded_although_padded(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = ir.Conv.__init__
+
+    def wrong(self: ir.Conv, *arguments: Any) -> None:
+        right(self, *arguments)
+        self.real, self.padding = self.padding, (0, 0)
+
+    rewritten = ir.Conv.rewritten
+
+    def restored(self: ir.Conv, weight: Tensor, bias: Tensor, *, source: fx.Node | None = None) -> fx.Node:
+        self.padding = self.real
+        return rewritten(self, weight, bias, source=source)
+
+    monkeypatch.setattr(ir.Conv, "__init__", wrong)
+    monkeypatch.setattr(ir.Conv, "rewritten", restored)
 
 
 def _bias_is_not_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -212,6 +229,7 @@ def _a_pixel_twice(monkeypatch: pytest.MonkeyPatch) -> None:
 TWINS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "fold-constants": _computed_in_fp32,
     "remove-idle": _relu_is_idle,
+    "fold-standardization": _mean_folded_although_padded,
     "fold-affine": _bias_is_not_scaled,
     "pooling": _pooled_over_one_axis,
     "gates-as-convolutions": _gate_without_bias,
@@ -314,21 +332,36 @@ def test_one_shuffle_that_a_convolution_does_not_read_stays() -> None:
     assert not applied.entries
 
 
+@pytest.mark.parametrize("padding", [0, 1])
+def test_standardization_leaves_a_subtraction_only_beside_padding(padding: int) -> None:
+    model = Everything((), 8, padding)
+    applied = rewritten(model, example_inputs(5, 5), ["fold-standardization"])
+    assert applied.checks[0].passed
+    assert (aten.sub.Tensor in targets(applied)) is (padding == 1)
+    assert aten.div.Tensor not in targets(applied)
+
+
 # -- names, cores, errors --------------------------------------------------------------------------------------------
 
 
 def test_names_are_put_in_the_order_in_which_passes_run() -> None:
-    assert parse_passes("split-pixels,pooling") == ("pooling", "split-pixels")
-    assert parse_passes(["pooling", "fold-constants"]) == ("fold-constants", "pooling")
-    assert parse_passes("none") == ()
-    assert parse_passes("default") is None
+    assert parse_passes("split-pixels,pooling", ()) == ("pooling", "split-pixels")
+    assert parse_passes(["pooling", "fold-constants"], ()) == ("fold-constants", "pooling")
+    assert parse_passes("none", default_passes("pte")) == ()
+    assert parse_passes("default", default_passes("onnx")) == default_passes("onnx")
     assert default_passes("ptl") == ()
 
 
-@pytest.mark.parametrize("text", ["poling", "", "default,pooling", ","])
+def test_a_default_pass_can_be_left_out_and_another_taken_in() -> None:
+    assert parse_passes("default,-split-pixels", default_passes("pte")) == default_passes("pte")[:-1]
+    assert parse_passes("default,pooling", ("fold-affine",)) == ("fold-affine", "pooling")
+    assert parse_passes("pooling,-pooling", ()) == ()
+
+
+@pytest.mark.parametrize("text", ["poling", "", "none,pooling", ",", "default,-poling"])
 def test_other_names_are_refused(text: str) -> None:
     with pytest.raises(UsageError):
-        parse_passes(text)
+        parse_passes(text, ())
 
 
 def test_an_unknown_core_is_refused() -> None:

@@ -65,11 +65,11 @@ def export(
 
     model: in eval mode, fp32, on the CPU; never changed. formats: of `pte`, `onnx`, `ptl`. fuse_model: False exports
     it as it is, for comparisons. passes: `default` (what helps each format; nothing for a network that is not fused),
-    `none`, or names, see `parse_passes`. core: the core type for whose kernels they choose shapes. raw_pixels: the files
-    take pixels from 0 to 255 instead of standardized ones, and the manifest says so. inputs: name -> (1, 3, H, W) fp32,
-    standardized; by default made from `preprocessing` and the default photographs. preprocessing, name, source:
-    what the manifest says; by default what `create_model` and `load_checkpoint` left on the network. progress: told
-    each step as it begins, at most `2 * len(formats) + 4` in all.
+    `none`, or names, see `parse_passes`. core: the core type for whose kernels they choose shapes. raw_pixels: the
+    files take pixels from 0 to 255 instead of standardized ones, and the manifest says so. inputs: name ->
+    (1, 3, H, W) fp32, standardized; by default made from `preprocessing` and the default photographs. preprocessing,
+    name, source: what the manifest says; by default what `create_model` and `load_checkpoint` left on the network.
+    progress: told each step as it begins, at most `2 * len(formats) + 4` in all.
 
     Raises UsageError for a wrong call (train mode, an unknown format, an existing folder without `overwrite`),
     CheckFailed when a certificate does not pass, FinetDeployError for everything else. In each case nothing is

@@ -141,6 +141,8 @@ class Bundle:
                 )
             if entry.normalization_ops:
                 line += f", {entry.normalization_ops} normalizations left"
+            if entry.passes:
+                line += f", {len(entry.passes)} passes for {entry.core} ({', '.join(p.name for p in entry.passes)})"
             lines.append(line)
             lines += [f"  {fmt}: {notice}" for notice in entry.notices]
         return [*lines, f"  in {self.path}"]

@@ -28,6 +28,9 @@ from finet_deploy.export.writer import Contents, write_artifacts, write_bundle
 from finet_deploy.files import read_bounded, replace_directory, temporary_directory_beside
 from finet_deploy.fuse import FuseReport, Kept, check_fusible, count_normalization, fuse
 from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
+from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes, default_passes, parse_passes
+from finet_deploy.passes.kernels import kernels as check_core
+from finet_deploy.passes.standardize import RawPixels, raw_inputs, raw_preprocessing
 from finet_deploy.runtimes import FORMATS, available_runtimes, require_runtime, runtime_of
 from finet_deploy.verify import Certificate, Limits, verify
 from finet_deploy.verify.forward import as_dtype, check_inputs, run
@@ -47,6 +50,9 @@ def export(
     *,
     formats: Sequence[str] = tuple(FORMATS),
     fuse_model: bool = True,
+    passes: str | Sequence[str] = "default",
+    core: str = DEFAULT_CORE,
+    raw_pixels: bool = False,
     inputs: Mapping[str, Tensor] | None = None,
     preprocessing: Preprocessing | None = None,
     name: str | None = None,
@@ -58,9 +64,12 @@ def export(
     """Fuse, prove, export, read back, run and judge a network, and write it as the bundle folder `out`.
 
     model: in eval mode, fp32, on the CPU; never changed. formats: of `pte`, `onnx`, `ptl`. fuse_model: False exports
-    it as it is, for comparisons. inputs: name -> (1, 3, H, W) fp32; by default made from `preprocessing` and the
-    default photographs. preprocessing, name, source: what the manifest says; by default what `create_model` and
-    `load_checkpoint` left on the network. progress: told each step as it begins, `2 * len(formats) + 3` in all.
+    it as it is, for comparisons. passes: `default` (what helps each format; nothing for a network that is not fused),
+    `none`, or names, see `parse_passes`. core: the core type for whose kernels they choose shapes. raw_pixels: the
+    files take pixels from 0 to 255 instead of standardized ones, and the manifest says so. inputs: name ->
+    (1, 3, H, W) fp32, standardized; by default made from `preprocessing` and the default photographs. preprocessing,
+    name, source: what the manifest says; by default what `create_model` and `load_checkpoint` left on the network.
+    progress: told each step as it begins, at most `2 * len(formats) + 4` in all.
 
     Raises UsageError for a wrong call (train mode, an unknown format, an existing folder without `overwrite`),
     CheckFailed when a certificate does not pass, FinetDeployError for everything else. In each case nothing is
@@ -68,31 +77,38 @@ def export(
     """
     out, tell, limits = Path(out), progress or (lambda _step: None), limits or Limits()
     formats = _checked_formats(formats)
+    plan = {fmt: parse_passes(passes, default_passes(fmt) if fuse_model else ()) for fmt in formats}
+    check_core(core)
     _check_target(out, overwrite)
     _check_model(model)
     config: ModelConfig | None = getattr(model, "model_config", None)
     if preprocessing is None and config is not None:
         preprocessing = preprocessing_for(config, model)
     inputs = _checked_inputs(inputs, preprocessing)
-    title = name or (config.title if config else type(model).__name__)
+    network = model
+    if raw_pixels:
+        model, inputs, preprocessing = _with_raw_pixels(model, inputs, preprocessing)
+    title = name or (config.title if config else type(network).__name__)
     with temporary_directory_beside(out) as folder:
         deploy = _deploy_form(model, fuse_model, inputs, tell)
         certificate = _prove(model, deploy, inputs, limits, title, tell)
         golden = _golden(model, inputs)
         one_delegate = fuse_model and config is not None and config.name.startswith("finet_")
-        exported, normalization_ops = _export_all(deploy, inputs, formats, one_delegate, tell)
-        entries = write_artifacts(folder, exported)
+        rewritten = _rewrite(deploy, inputs, plan, core, limits, tell)
+        certificate = _with_passes(certificate, rewritten)
+        exported, normalization_ops = _export_all(deploy, rewritten, inputs, one_delegate, tell)
+        entries = write_artifacts(folder, exported, rewritten, core)
         certificate = _judge(certificate, folder, entries, golden, limits, tell)
         tell("write the bundle")
         contents = Contents(
             name=title,
             config=config,
-            source=source if source is not None else getattr(model, "weights_origin", {"kind": "unknown"}),
+            source=source if source is not None else getattr(network, "weights_origin", {"kind": "unknown"}),
             fused=fuse_model,
             preprocessing=preprocessing,
             normalization_ops=normalization_ops,
         )
-        manifest = write_bundle(folder, contents, model, deploy, entries, golden, certificate)
+        manifest = write_bundle(folder, contents, network, deploy, entries, golden, certificate)
         read_bundle(folder)
         _check_target(out, overwrite)  # minutes have passed
         replace_directory(folder, out)
@@ -162,6 +178,16 @@ def _checked_inputs(
     return {name: x.detach().cpu().contiguous() for name, x in inputs.items()}
 
 
+def _with_raw_pixels(
+    model: nn.Module, inputs: Mapping[str, Tensor], preprocessing: Preprocessing | None
+) -> tuple[nn.Module, dict[str, Tensor], Preprocessing]:
+    """The network of pixels from 0 to 255, its inputs, and how a picture becomes one."""
+    if preprocessing is None:
+        raise UsageError("nothing says how this network's input is standardized", do="give preprocessing")
+    network = RawPixels(model, preprocessing.mean, preprocessing.std)
+    return network, raw_inputs(inputs, preprocessing), raw_preprocessing(preprocessing)
+
+
 def _deploy_form(model: nn.Module, fuse_model: bool, inputs: Mapping[str, Tensor], tell: Tell) -> nn.Module:
     tell("fuse" if fuse_model else "copy without fusing")
     if fuse_model:
@@ -195,19 +221,61 @@ def _golden(model: nn.Module, inputs: Mapping[str, Tensor]) -> Golden:
     return Golden({name: np.asarray(x.numpy()) for name, x in inputs.items()}, arrays)
 
 
+def _rewrite(
+    deploy: nn.Module,
+    inputs: Mapping[str, Tensor],
+    plan: Mapping[str, tuple[str, ...]],
+    core: str,
+    limits: Limits,
+    tell: Tell,
+) -> dict[str, Applied]:
+    """Format -> the network that its exporter gets. Formats with the same passes share one."""
+    if any(plan.values()):
+        tell("deploy passes")
+    done: dict[tuple[str, ...], Applied] = {(): Applied(deploy, (), ())}
+    for fmt, names in plan.items():
+        if names not in done:
+            prefix = f"pass/{fmt}"
+            done[names] = apply_passes(deploy, inputs, names, core=core, limits=limits, prefix=prefix)
+    return {fmt: done[names] for fmt, names in plan.items()}
+
+
+def _with_passes(certificate: Certificate, rewritten: Mapping[str, Applied]) -> Certificate:
+    """The certificate with the passes' own in it. Raises CheckFailed when one of them did not pass."""
+    checks = {check.name: check for applied in rewritten.values() for check in applied.checks}
+    certificate = msgspec.structs.replace(
+        certificate,
+        expected=(*certificate.expected, *checks),
+        checks=(*certificate.checks, *checks.values()),
+    )
+    if not certificate.passed:
+        raise CheckFailed(certificate)
+    return certificate
+
+
 def _export_all(
-    deploy: nn.Module, inputs: Mapping[str, Tensor], formats: Sequence[str], one_delegate: bool, tell: Tell
+    deploy: nn.Module,
+    rewritten: Mapping[str, Applied],
+    inputs: Mapping[str, Tensor],
+    one_delegate: bool,
+    tell: Tell,
 ) -> tuple[dict[str, Exported], int]:
     """Every format, and the normalizations in the graph that the exporters were given."""
     x = next(iter(inputs.values()))
-    program = trace_program(deploy, x)
+    programs = {id(deploy): trace_program(deploy, x)}
     exported: dict[str, Exported] = {}
-    for fmt in formats:
+    for fmt, applied in rewritten.items():
         tell(f"export {fmt}")
-        exported[fmt] = to_ptl(deploy, x) if fmt == "ptl" else {"pte": to_pte, "onnx": to_onnx}[fmt](program)
+        model = applied.model
+        if fmt == "ptl":
+            exported[fmt] = to_ptl(model, x)
+            continue
+        if id(model) not in programs:
+            programs[id(model)] = trace_program(model, x)
+        exported[fmt] = {"pte": to_pte, "onnx": to_onnx}[fmt](programs[id(model)])
     if one_delegate and "pte" in exported:
         require_one_delegate(exported["pte"])
-    return exported, count_normalization_ops(program_op_counts(program))
+    return exported, count_normalization_ops(program_op_counts(programs[id(deploy)]))
 
 
 def _judge(

@@ -15,6 +15,7 @@ __all__ = [
     "CertificateEntry",
     "GoldenEntry",
     "Manifest",
+    "PassEntry",
     "PreprocessingEntry",
     "SourceEntry",
     "TensorEntry",
@@ -22,7 +23,9 @@ __all__ = [
     "encode_manifest",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# Version 1: before deploy passes were recorded. Its artifacts have no `passes` and no `core`.
+READABLE_VERSIONS = (1, 2)
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -69,6 +72,14 @@ class TensorEntry(_Data, frozen=True, kw_only=True):
     dtype: Text
 
 
+class PassEntry(_Data, frozen=True, kw_only=True):
+    """One deploy pass that changed the network before this file was written."""
+
+    name: Text
+    changes: Annotated[tuple[str, ...], Meta(min_length=1)]
+    max_error: Annotated[float, Meta(ge=0)]
+
+
 class ArtifactEntry(_Data, frozen=True, kw_only=True):
     """One exported file. `None`: the format has no such thing."""
 
@@ -89,6 +100,8 @@ class ArtifactEntry(_Data, frozen=True, kw_only=True):
     bytecode_version: Count | None = None
     operators: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    passes: tuple[PassEntry, ...] | None = None
+    core: str | None = None
 
 
 class GoldenEntry(_Data, frozen=True, kw_only=True):
@@ -145,9 +158,10 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     """The manifest in `data`. FinetDeployError, naming `where`, when it is not one of this schema version."""
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
             raise FinetDeployError(
-                f"manifest has schema_version {version}, this program reads {SCHEMA_VERSION}",
+                f"manifest has schema_version {version}, this program reads "
+                f"{' and '.join(map(str, READABLE_VERSIONS))}",
                 where=where,
                 do="use the finet-deploy version that wrote it, or export the model again",
             )

@@ -22,12 +22,14 @@ from finet_deploy.export.schema import (
     CertificateEntry,
     GoldenEntry,
     Manifest,
+    PassEntry,
     PreprocessingEntry,
     SourceEntry,
     TensorEntry,
     encode_manifest,
 )
 from finet_deploy.files import atomic_write_bytes, sha256_bytes
+from finet_deploy.passes import Applied
 from finet_deploy.runtimes import available_runtimes, runtime_of
 from finet_deploy.runtimes.android import unloadable_file
 from finet_deploy.verify import Certificate, junit_xml
@@ -53,8 +55,10 @@ class Contents:
     normalization_ops: int
 
 
-def write_artifacts(folder: Path, exported: Mapping[str, Exported]) -> dict[str, ArtifactEntry]:
-    """Write `model.<format>` for each, and say what it is."""
+def write_artifacts(
+    folder: Path, exported: Mapping[str, Exported], rewritten: Mapping[str, Applied], core: str
+) -> dict[str, ArtifactEntry]:
+    """Write `model.<format>` for each, and say what it is and which passes (for `core`) made it."""
     entries = {}
     versions = available_runtimes()
     for fmt, item in exported.items():
@@ -78,6 +82,11 @@ def write_artifacts(folder: Path, exported: Mapping[str, Exported]) -> dict[str,
             bytecode_version=item.bytecode_version,
             operators=item.operators,
             notices=(*item.notices, *_app_notices(folder / file, fmt)),
+            passes=tuple(
+                PassEntry(name=entry.name, changes=entry.changes, max_error=entry.max_error)
+                for entry in rewritten[fmt].entries
+            ),
+            core=core if rewritten[fmt].entries else None,
         )
     return entries
 

@@ -150,9 +150,23 @@ def test_a_huge_manifest_is_not_read(bundle_copy: Copy) -> None:
 
 def test_another_schema_version_is_refused_by_number(bundle_copy: Copy) -> None:
     folder = bundle_copy()
-    edit_manifest(folder, lambda manifest: manifest.update(schema_version=2))
-    with pytest.raises(FinetDeployError, match="schema_version 2, this program reads 1"):
+    edit_manifest(folder, lambda manifest: manifest.update(schema_version=3))
+    with pytest.raises(FinetDeployError, match="schema_version 3, this program reads 1 and 2"):
         read_bundle(folder)
+
+
+def test_a_bundle_from_before_passes_were_recorded_is_still_read(bundle_copy: Copy) -> None:
+    folder = bundle_copy()
+
+    def older(manifest: dict[str, Any]) -> None:
+        manifest["schema_version"] = 1
+        for artifact in manifest["artifacts"].values():
+            del artifact["passes"], artifact["core"]
+
+    edit_manifest(folder, older)
+    bundle = read_bundle(folder)
+    assert all(bundle.artifact(fmt).passes is None for fmt in bundle.formats)
+    assert "passes" not in " ".join(bundle.summary_lines())
 
 
 def test_an_unknown_field_is_refused(bundle_copy: Copy) -> None:

@@ -64,7 +64,7 @@ def test_finet_keeps_its_function_in_every_format_and_lowers_to_one_delegate(tmp
     assert pte.delegated_share == 1.0
     assert bundle.certificate().passed
     assert verify_bundle(bundle).passed
-    assert len(steps) == 2 * 3 + 3
+    assert len(steps) == 2 * 3 + 4
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 

@@ -1,0 +1,66 @@
+"""The passes by name, in the order in which they run, and which run by default for which file. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from finet_deploy.errors import UsageError, suggest
+
+__all__ = ["DEFAULTS", "PASS_NAMES", "default_passes", "parse_passes"]
+
+# name -> what it does, in one line; the order is the order in which they run.
+PASS_NAMES = {
+    "fold-constants": "computes at export what depends on constants alone",
+    "remove-idle": "takes out dropout, copies, reshapes and slices that do nothing",
+    "fold-standardization": "puts the division (and, without padding, the mean) before a convolution into its weights",
+    "fold-affine": "puts a constant factor or summand after a convolution into its weights",
+    "pooling": "writes global average pooling as a mean that keeps its axes",
+    "gates-as-convolutions": "writes Squeeze-Excite's linear layers as 1x1 convolutions",
+    "hard-sigmoid": "puts the slope of a hard sigmoid into the convolution before it and leaves a clamp",
+    "split-to-slices": "writes splits and chunks as slices",
+    "channel-shuffle": "puts the order of shuffled channels into the weights that read them",
+    "pad-channels": "adds zero channels where they fill the core's tiles and pay",
+    "split-pixels": "cuts pointwise convolutions where the core's tiles would compute pixels in vain",
+}
+# What was counted to help there: the rest is about XNNPACK's delegates and tiles.
+_ONNX = (
+    "fold-constants",
+    "remove-idle",
+    "fold-standardization",
+    "fold-affine",
+    "split-to-slices",
+    "channel-shuffle",
+)
+# PyTorch Mobile is a legacy target, kept as the paper's Table 4 measured it.
+DEFAULTS: dict[str, tuple[str, ...]] = {"pte": tuple(PASS_NAMES), "onnx": _ONNX, "ptl": ()}
+
+
+def default_passes(fmt: str) -> tuple[str, ...]:
+    """The passes that run for a format when nobody says otherwise."""
+    return DEFAULTS.get(fmt, ())
+
+
+def parse_passes(text: str | Sequence[str], default: Sequence[str]) -> tuple[str, ...]:
+    """What `--passes` means, in the order in which passes run: `none`, or names, each taken in, or out by a `-`.
+
+    `default` stands for the names of `default`: `default,-split-pixels`. UsageError for an unknown name.
+    """
+    words = [text] if isinstance(text, str) else list(text)
+    names = [name.strip() for word in words for name in word.split(",") if name.strip()]
+    if not names:
+        raise UsageError("no pass is named", do="use default, none, or names separated by commas")
+    if names == ["none"]:
+        return ()
+    chosen: set[str] = set()
+    for name in names:
+        bare = name.removeprefix("-")
+        if name != "default" and bare not in PASS_NAMES:
+            hint = suggest(bare, PASS_NAMES) or f"use default, none, or some of {', '.join(PASS_NAMES)}"
+            raise UsageError(f"unknown pass {bare!r}", do=hint)
+        if name == "default":
+            chosen |= set(default)
+        elif name.startswith("-"):
+            chosen.discard(bare)
+        else:
+            chosen.add(name)
+    return tuple(name for name in PASS_NAMES if name in chosen)

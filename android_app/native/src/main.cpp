@@ -1,4 +1,5 @@
-// finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE]: one visit of a benchmark in one process.
+// finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE] [--profile FILE [--virtual-clock]]: one visit of a
+// benchmark in one process.
 // Exit status 0: the records end with `end`; 1: with `invalid`; 2: no request; 3: records cannot be written.
 
 #include <sys/prctl.h>
@@ -13,7 +14,9 @@
 
 namespace {
 
-constexpr char kUsage[] = "usage: finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE] | --version\n";
+constexpr char kUsage[] =
+    "usage: finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE] [--profile FILE [--virtual-clock]]\n"
+    "       finet-runner --version\n";
 
 enum Status : int { kEnd = 0, kInvalid = 1, kNoRequest = 2, kNoRecords = 3 };
 
@@ -63,6 +66,10 @@ int run(int argc, char** argv) {
       options.mark = true;
     } else if (argument == "--outputs" && i + 1 < argc) {
       options.outputs_path = argv[++i];
+    } else if (argument == "--profile" && i + 1 < argc) {
+      options.profile_path = argv[++i];
+    } else if (argument == "--virtual-clock") {
+      options.virtual_clock = true;
     } else if (given < 2 && !argument.empty() && argument.rfind("--", 0) != 0) {
       paths[given++] = argument;
     } else {
@@ -70,7 +77,7 @@ int run(int argc, char** argv) {
       break;
     }
   }
-  if (given != 2) {
+  if (given != 2 || (options.virtual_clock && options.profile_path.empty())) {
     std::fputs(kUsage, stderr);
     return kNoRequest;
   }

@@ -15,6 +15,7 @@ __all__ = [
     "CertificateEntry",
     "GoldenEntry",
     "Manifest",
+    "OperatorsEntry",
     "PreprocessingEntry",
     "SourceEntry",
     "TensorEntry",
@@ -22,7 +23,9 @@ __all__ = [
     "encode_manifest",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# 1: before the file of operators was written.
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -99,6 +102,13 @@ class GoldenEntry(_Data, frozen=True, kw_only=True):
     inputs: Annotated[tuple[Text, ...], Meta(min_length=1)]
 
 
+class OperatorsEntry(_Data, frozen=True, kw_only=True):
+    """The way from the files' operators to the network's modules, for profiles."""
+
+    file: Text
+    sha256: Sha256
+
+
 class CertificateEntry(_Data, frozen=True, kw_only=True):
     """The certificate, as JSON and as JUnit XML."""
 
@@ -130,6 +140,7 @@ class Manifest(_Data, frozen=True, kw_only=True):
     artifacts: Annotated[dict[str, ArtifactEntry], Meta(min_length=1)]
     golden: GoldenEntry
     certificate: CertificateEntry
+    operators: OperatorsEntry | None = None
 
 
 class _Version(msgspec.Struct):
@@ -145,9 +156,9 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     """The manifest in `data`. FinetDeployError, naming `where`, when it is not one of this schema version."""
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version
-        if version != SCHEMA_VERSION:
+        if version not in READABLE_VERSIONS:
             raise FinetDeployError(
-                f"manifest has schema_version {version}, this program reads {SCHEMA_VERSION}",
+                f"manifest has schema_version {version}, this program reads {READABLE_VERSIONS[0]} to {SCHEMA_VERSION}",
                 where=where,
                 do="use the finet-deploy version that wrote it, or export the model again",
             )

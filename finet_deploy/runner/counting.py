@@ -42,6 +42,8 @@ PLUGIN_OPTIONS = (
 # Two inferences after the first two warm-up runs; they must agree.
 RUNS = 2
 SPREAD_LIMIT = 1e-3
+# A runtime that profiles itself grows its list of events now and then; that is between operators.
+TRACED_SPREAD_LIMIT = 2e-2
 SETTINGS = Settings(
     preset="count",
     description="instructions under emulation",
@@ -150,7 +152,7 @@ def count_visit(request: VisitRequest, wanted: Core, runner: Path, plugin: Path)
     with tempfile.TemporaryDirectory(prefix="finet-deploy-cost-") as name:
         folder = Path(name)
         stderr = _emulate(request, wanted, runner, plugin, folder, profiled=False)
-        return _read(folder, request, stderr)[0]
+        return _read(folder, request, stderr, SPREAD_LIMIT)[0]
 
 
 def trace_visit(request: VisitRequest, wanted: Core, runner: Path, plugin: Path) -> Traced:
@@ -161,7 +163,7 @@ def trace_visit(request: VisitRequest, wanted: Core, runner: Path, plugin: Path)
     with tempfile.TemporaryDirectory(prefix="finet-deploy-cost-") as name:
         folder = Path(name)
         stderr = _emulate(request, wanted, runner, plugin, folder, profiled=True)
-        count, ticks = _read(folder, request, stderr)
+        count, ticks = _read(folder, request, stderr, TRACED_SPREAD_LIMIT)
         return Traced(count=count, profile=read_bounded(folder / PROFILE, MAX_PROFILE_BYTES), ticks=ticks)
 
 
@@ -221,7 +223,7 @@ def _run(command: list[str], folder: Path, row: Row) -> str:
     return done.stderr.decode("utf-8", "replace")
 
 
-def _read(folder: Path, request: VisitRequest, stderr: str) -> tuple[Count, Snapshots]:
+def _read(folder: Path, request: VisitRequest, stderr: str, spread: float) -> tuple[Count, Snapshots]:
     where = f"{request.row.label} on {request.row.artifact.runtime}"
     last = " ".join(stderr.split())[-300:]
     try:
@@ -242,7 +244,7 @@ def _read(folder: Path, request: VisitRequest, stderr: str) -> tuple[Count, Snap
         do = "remove the plugin from the cache and try again"
         raise FinetDeployError(f"{counts.marks} marks were counted, not {2 * RUNS}", where=where, do=do)
     first, second = (sum(section.values()) for section in counts.sections)
-    if abs(first - second) > SPREAD_LIMIT * second:
+    if abs(first - second) > spread * second:
         do = "report this: the count is not deterministic"
         raise FinetDeployError(f"two inferences took {first} and {second} instructions", where=where, do=do)
     errors = [error for error in end.output_errors.values() if error is not None]

@@ -1,0 +1,94 @@
+"""A profile as data: what each operator of one inference cost, and what all of it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import msgspec
+
+from finet_deploy.bench.statistics import Estimate
+from finet_deploy.profile.naming import Named
+from finet_deploy.profile.timeline import Operator
+
+__all__ = ["Profile", "Roofline", "Row", "where_it_runs"]
+
+Where = Literal["delegate", "outside", "runtime"]
+SCHEMA_VERSION = 1
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One operator, or what is none: `where` is `runtime` for all that lies between operators.
+
+    cost: instructions, or µs. share: of the whole inference. classes: instructions by class. macs, bytes: None where
+    nothing tells them. of_bound: share of what the core could do at best (see `Roofline`); bound: by what.
+    """
+
+    module: str | None
+    operator: str
+    name: str
+    ops: tuple[str, ...] = ()
+    where: Where
+    reason: str | None = None
+    cost: float
+    low: float | None = None
+    high: float | None = None
+    share: float
+    classes: dict[str, int] | None = None
+    macs: int | None = None
+    bytes: int | None = None
+    of_bound: float | None = None
+    bound: Literal["compute", "bandwidth"] | None = None
+
+
+class Roofline(msgspec.Struct, frozen=True, kw_only=True):
+    """What this core can do at best, measured between the visits: multiply-adds and bytes, per second."""
+
+    gmacs: Estimate
+    gbytes: Estimate
+
+
+class Profile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file on one device. total: of an inference without profiling; `rows` sum up to it.
+
+    accounted: share of it that operators took. profiling: what profiling made of an inference, as a factor.
+    """
+
+    schema_version: int = SCHEMA_VERSION
+    label: str
+    format: str
+    runtime: str
+    runtime_version: str
+    artifact_sha256: str
+    device: str
+    emulated: bool
+    threads: int
+    unit: Literal["instructions", "us"]
+    macs: int
+    total: float
+    total_low: float | None = None
+    total_high: float | None = None
+    accounted: float
+    profiling: float
+    roofline: Roofline | None = None
+    notes: tuple[str, ...] = ()
+    rows: tuple[Row, ...]
+
+
+def where_it_runs(item: Operator, runtime: str) -> Where:
+    """ONNX Runtime has no delegates here: everything runs in it."""
+    return "delegate" if item.delegated or runtime == "onnxruntime" else "outside"
+
+
+def naming_notes(named: Sequence[Named], macs: int) -> list[str]:
+    """What a reader must know about names and multiply-adds."""
+    nameless = sum(1 for item in named if item.module is None)
+    notes = []
+    if nameless == len(named):
+        notes.append(
+            "the bundle does not say which module an operator belongs to: export it again with this version"
+        )
+    known = sum(item.macs or 0 for item in named)
+    if nameless < len(named) and known != macs:
+        notes.append(f"operators with {known:,} of {macs:,} multiply-adds could be told")
+    return notes

@@ -7,15 +7,18 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
-#include "visit.h"
+#include "roofline.h"
 #include "session.h"
+#include "visit.h"
 
 namespace {
 
 constexpr char kUsage[] =
     "usage: finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE] [--profile FILE [--virtual-clock]]\n"
+    "       finet-runner --roofline FILE THREADS\n"
     "       finet-runner --version\n";
 
 enum Status : int { kEnd = 0, kInvalid = 1, kNoRequest = 2, kNoRecords = 3 };
@@ -52,7 +55,17 @@ int visit(const std::string& request_path, const std::string& records_path, cons
   }
 }
 
+int roofline(const std::string& path, const std::string& threads) {
+  try {
+    finet::write_roofline(path, std::atoi(threads.c_str()));
+    return kEnd;
+  } catch (const std::exception& error) {
+    return say(error.what(), kNoRecords);
+  }
+}
+
 int run(int argc, char** argv) {
+  if (argc == 4 && std::strcmp(argv[1], "--roofline") == 0) return roofline(argv[2], argv[3]);
   std::string paths[2];
   int given = 0;
   finet::Options options;

@@ -7,7 +7,7 @@ when they write the file: kept here, without the paths that exporters keep besid
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -27,7 +27,7 @@ __all__ = [
 ]
 
 OPERATORS_FILE = "operators.json"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION: Final = 1
 MAX_OPERATORS_BYTES = 64 << 20
 
 Count = Annotated[int, Meta(ge=0)]

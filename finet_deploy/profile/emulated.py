@@ -8,7 +8,7 @@ from pathlib import Path
 from finet_deploy.bench.protocol import VisitRequest
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.bundle import Bundle
-from finet_deploy.profile.model import Profile, Row, naming_notes, where_it_runs
+from finet_deploy.profile.model import BETWEEN, Profile, Row, naming_notes, where_it_runs
 from finet_deploy.profile.naming import Named, name_operators
 from finet_deploy.profile.timeline import Operator, Timeline, read_timeline
 from finet_deploy.runner.cost import NOTE
@@ -28,7 +28,6 @@ from finet_deploy.runner.folder import runner_folder
 __all__ = ["attribute", "profile_instructions"]
 
 TICK_NS = 1_000_000  # of the clock that the runner is profiled on
-BETWEEN = "runtime, between operators"
 
 
 def profile_instructions(

@@ -11,10 +11,11 @@ from finet_deploy.bench.statistics import Estimate
 from finet_deploy.profile.naming import Named
 from finet_deploy.profile.timeline import Operator
 
-__all__ = ["Profile", "Roofline", "Row", "where_it_runs"]
+__all__ = ["BETWEEN", "Profile", "Roofline", "Row", "naming_notes", "where_it_runs"]
 
 Where = Literal["delegate", "outside", "runtime"]
 SCHEMA_VERSION = 1
+BETWEEN = "runtime, between operators"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,10 +43,14 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Roofline(msgspec.Struct, frozen=True, kw_only=True):
-    """What this core can do at best, measured between the visits: multiply-adds and bytes, per second."""
+    """What this core can do at best, measured between the visits: 10^9 multiply-adds and 10^9 bytes, per second.
+
+    gbytes: by the working set's size in bytes. vectors: the instructions that were used.
+    """
 
     gmacs: Estimate
-    gbytes: Estimate
+    gbytes: dict[int, Estimate]
+    vectors: str
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True):

@@ -154,11 +154,14 @@ def _name_onnx(item: Operator, known: OnnxOperators | None) -> Named:
     entries = _onnx_entries(item, known.nodes) if known else []
     if not entries:
         return Named(bytes=moved, macs=None if known is None else 0)
+    # Weights in a layout of the runtime's own are no inputs any more.
+    constants = sum(_size(tensor) for entry in entries for tensor in entry.inputs if tensor.constant)
+    told = int(item.details.get("parameter_size", 0) or 0)
     return Named(
         module=entries[0].module,
         ops=tuple(entry.op for entry in entries),
         macs=sum(entry.macs for entry in entries),
-        bytes=moved,
+        bytes=None if moved is None else moved + max(0, constants - told),
     )
 
 
@@ -186,7 +189,7 @@ def _onnx_entries(item: Operator, nodes: Mapping[str, NodeEntry]) -> list[NodeEn
 
 
 def _onnx_bytes(details: Mapping[str, Any]) -> int | None:
-    """What the node reads and writes, from the shapes that the runtime tells."""
+    """What the node reads and writes, from the shapes that the runtime tells; None where it tells none."""
     total = 0
     for key in ("input_type_shape", "output_type_shape"):
         tensors = details.get(key)

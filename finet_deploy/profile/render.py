@@ -7,10 +7,10 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from finet_deploy.profile.model import Profile, Row
+from finet_deploy.profile.model import Profile, Roofline, Row
 from finet_deploy.report.markdown import render_table
 
-__all__ = ["render_csv", "render_markdown"]
+__all__ = ["groups_of", "kind_of", "module_of", "render_csv", "render_markdown", "title_of"]
 
 THOUSAND, MILLION = 1e3, 1e6
 CLASS_TITLES = {"fma": "FMA", "dot": "dot product", "memory": "load, store", "other": "other"}
@@ -21,7 +21,7 @@ def render_markdown(profiles: Sequence[Profile], *, operators: bool = True) -> s
     """A section for each profile: what it sums up to, by kind of operator, and operator by operator."""
     parts = [f"# Profile: {profiles[0].label}"]
     for profile in profiles:
-        parts += [f"## {_title(profile)}", _summary(profile), _kinds(profile)]
+        parts += [f"## {title_of(profile)}", _summary(profile), _kinds(profile)]
         if operators:
             parts.append(_operators(profile))
         outside = _outside(profile)
@@ -31,7 +31,7 @@ def render_markdown(profiles: Sequence[Profile], *, operators: bool = True) -> s
     return "\n\n".join(parts) + "\n"
 
 
-def _title(profile: Profile) -> str:
+def title_of(profile: Profile) -> str:
     emulated = " (emulated)" if profile.emulated else ""
     return f"{profile.runtime} {profile.runtime_version} on {profile.device}{emulated}"
 
@@ -43,12 +43,18 @@ def _summary(profile: Profile) -> str:
         total = f"{profile.total / THOUSAND:.3f} ms"
     text = f"{total} an inference, of which the operators below are {profile.accounted:.1%}."
     if profile.roofline is not None:
-        bound = profile.roofline
-        text += (
-            f" This core at its best, measured between the visits: {2 * bound.gmacs.value:.1f} GFLOP/s, "
-            f"{bound.gbytes.value:.1f} GB/s."
-        )
-    return f"{text} Profiling made an inference {profile.profiling - 1:+.1%} longer."
+        peak = profile.macs / (profile.total / MILLION) / (profile.roofline.gmacs.value * 1e9)
+        text += f" {_best(profile.roofline)} The whole inference is at {peak:.1%} of the first figure."
+    longer = "dearer" if profile.unit == "instructions" else "longer"
+    return f"{text} Profiling made an inference {profile.profiling - 1:+.1%} {longer}."
+
+
+def _best(roofline: Roofline) -> str:
+    rates = ", ".join(f"{size >> 10} kB: {rate.value:.1f}" for size, rate in roofline.gbytes.items())
+    return (
+        f"At its best, measured between the visits, this core does {2 * roofline.gmacs.value:.1f} GFLOP/s in a matrix "
+        f"product ({roofline.vectors}) and moves, in GB/s by the working set, {rates}."
+    )
 
 
 def groups_of(classes: dict[str, int]) -> dict[str, int]:
@@ -101,11 +107,11 @@ def _of_bound(row: Row) -> str:
 def _operators(profile: Profile) -> str:
     columns = _columns(profile)
     heads = ["module", "operator", *(title for title, _ in columns)]
-    rows = [[_module(row), row.operator, *(cell(row) for _, cell in columns)] for row in profile.rows]
+    rows = [[module_of(row), row.operator, *(cell(row) for _, cell in columns)] for row in profile.rows]
     return render_table(heads, rows)
 
 
-def _module(row: Row) -> str:
+def module_of(row: Row) -> str:
     if row.where == "runtime":
         return ""
     if row.module is None:
@@ -162,7 +168,7 @@ def _outside(profile: Profile) -> str:
         return ""
     lines = [f"Outside the delegates, {sum(row.share for row in rows):.1%} of the whole:", ""]
     lines += [
-        f"* {_module(row)}, {row.operator}: {row.reason or 'the bundle does not say why'}" for row in rows
+        f"* {module_of(row)}, {row.operator}: {row.reason or 'the bundle does not say why'}" for row in rows
     ]
     return "\n".join(lines)
 

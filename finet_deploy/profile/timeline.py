@@ -22,6 +22,8 @@ SECOND = 1_000_000_000
 STREAM_BEGIN, STREAM_END = -1, -2  # android_app/native/src/clock.h
 EXECUTE, DELEGATE, KERNEL = "Method::execute", "DELEGATE_CALL", "OPERATOR_CALL"
 NATIVE_CALL = "native_call_"
+# What else ONNX Runtime tells, of memory in use, is another figure in every process.
+DETAILS = ("op_name", "input_type_shape", "output_type_shape", "parameter_size")
 MODEL_RUN, KERNEL_TIME = "model_run", "_kernel_time"
 
 
@@ -111,11 +113,11 @@ def read_timeline(data: bytes, runtime: str, where: str) -> Timeline:
     operators: tuple[Operator, ...] | None = None
     for (begin, end), spans in zip(profile.calls_ns, groups):
         try:
-            found, bounds = place(profile, spans, _inside(profile.readings, begin, end))
+            seen, bounds = place(profile, spans, _inside(profile.readings, begin, end))
         except _Unplaced:
             continue
-        operators = found if operators is None else operators
-        if found == operators:
+        operators = seen if operators is None else operators
+        if seen == operators:
             placed.append(Call(begin, end, bounds))
     left_out = len(profile.calls_ns) - len(placed)
     if operators is None or 2 * left_out > len(profile.calls_ns):
@@ -217,7 +219,7 @@ def _onnxruntime(
     place = _first_node(profile, nodes, [readings[i].ns for i in clock])
     for k, span in enumerate(nodes):
         kind = profile.kinds[span.kind]
-        details = kind.details or {}
+        details = {key: value for key, value in (kind.details or {}).items() if key in DETAILS}
         name = kind.name.removesuffix(KERNEL_TIME)
         operators.append(Operator(name, str(details.get("op_name", name)), False, -1, details))
         bounds.append(_own_work(readings[clock[place + 2 * k] : clock[place + 2 * k + 1] + 1]))

@@ -125,18 +125,37 @@ def _visit(item: _Measured, request: VisitRequest, device: ProfilingDevice, best
     records = _checked(records, request.visit, row)
     plain = plain or _checked(device.run_visit(request), request.visit, row)
     timeline = read_timeline(data, row.artifact.runtime, where)
-    if item.timeline is not None and timeline.operators != item.timeline.operators:
-        do = "report this: the runtime chose other operators for the same file"
-        raise FinetDeployError("two rounds had different operators", where=where, do=do)
+    if item.timeline is None:
+        item.timeline = timeline
+    order = _order(timeline.operators, item.timeline.operators, where)
     calls = _central(timeline)
     load = VisitResult(request.visit.index, tuple(records)).find(Load)
     item.runtime_version = load.runtime_version if load is not None else ""
-    item.timeline, item.left_out = timeline, item.left_out + timeline.left_out
+    item.left_out += timeline.left_out
     item.best.append(best)
     item.whole.append(_central_mean(VisitResult(request.visit.index, tuple(plain)).latencies_ns))
     item.profiled.append(float(np.mean([call.end - call.begin for call in calls])) / 1e9)
     bounds = np.array([call.bounds for call in calls], dtype=np.float64).reshape(len(calls), -1, 2)
-    item.times.append([float(time) for time in (bounds[:, :, 1] - bounds[:, :, 0]).mean(axis=0) / 1e9])
+    times = (bounds[:, :, 1] - bounds[:, :, 0]).mean(axis=0) / 1e9
+    item.times.append([float(times[i]) for i in order])
+
+
+def _order(found: Sequence[Operator], first: Sequence[Operator], where: str) -> list[int]:
+    """Where each operator of the first round is in this one.
+
+    ONNX Runtime does not order independent nodes alike in every process; alike ones keep their order.
+    """
+    places: dict[str, list[int]] = {}
+    for i, item in enumerate(found):
+        places.setdefault(_key(item), []).append(i)
+    if sorted(map(_key, first)) != sorted(map(_key, found)):
+        do = "report this: the runtime chose other operators for the same file"
+        raise FinetDeployError("two rounds had different operators", where=where, do=do)
+    return [places[_key(item)].pop(0) for item in first]
+
+
+def _key(item: Operator) -> str:
+    return repr((item.name, item.type, item.instruction, sorted(item.details.items(), key=repr)))
 
 
 def _checked(records: list[Record], visit: Visit, row: Row) -> list[Record]:

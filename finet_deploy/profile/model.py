@@ -15,11 +15,11 @@ __all__ = ["BETWEEN", "Profile", "Roofline", "Row", "naming_notes", "where_it_ru
 
 Where = Literal["delegate", "outside", "runtime"]
 SCHEMA_VERSION = 1
-BETWEEN = "runtime, between operators"
+BETWEEN = "what is left: the runtime, between operators"
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One operator, or what is none: `where` is `runtime` for all that lies between operators.
+    """One operator, or what is none: `where` is `runtime` for the runtime's own steps and for what is left.
 
     cost: instructions, or µs. share: of the whole inference. classes: instructions by class. macs, bytes: None where
     nothing tells them. of_bound: share of what the core could do at best (see `Roofline`); bound: by what.
@@ -56,7 +56,8 @@ class Roofline(msgspec.Struct, frozen=True, kw_only=True):
 class Profile(msgspec.Struct, frozen=True, kw_only=True):
     """One file on one device. total: of an inference without profiling; `rows` sum up to it.
 
-    accounted: share of it that operators took. profiling: what profiling made of an inference, as a factor.
+    accounted: share of it that all rows but the last took; the last one is what is left. profiling: what profiling
+    made of an inference, as a factor.
     """
 
     schema_version: int = SCHEMA_VERSION
@@ -81,19 +82,21 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def where_it_runs(item: Operator, runtime: str) -> Where:
-    """ONNX Runtime has no delegates here: everything runs in it."""
-    return "delegate" if item.delegated or runtime == "onnxruntime" else "outside"
+    """ONNX Runtime has no delegates here: nothing is outside of one."""
+    if item.place == "runtime":
+        return "runtime"
+    return "delegate" if item.place == "delegate" or runtime == "onnxruntime" else "outside"
 
 
 def naming_notes(named: Sequence[Named], macs: int) -> list[str]:
     """What a reader must know about names and multiply-adds."""
-    nameless = sum(1 for item in named if item.module is None)
+    nameless = all(item.module is None for item in named)
     notes = []
-    if nameless == len(named):
+    if nameless:
         notes.append(
             "the bundle does not say which module an operator belongs to: export it again with this version"
         )
     known = sum(item.macs or 0 for item in named)
-    if nameless < len(named) and known != macs:
+    if not nameless and known != macs:
         notes.append(f"operators with {known:,} of {macs:,} multiply-adds could be told")
     return notes

@@ -69,9 +69,9 @@ def _name_pte(operators: Sequence[Operator], known: PteOperators) -> list[Named]
     named: dict[int, Named] = {}
     delegates: dict[int, list[int]] = {}
     for i, item in enumerate(operators):
-        if item.delegated:
+        if item.place == "delegate":
             delegates.setdefault(item.instruction, []).append(i)
-        else:
+        elif item.place == "kernel":
             entry = known.nodes.get(str(known.kernels.get(str(item.instruction))))
             named[i] = _describe([entry]) if entry else Named()
     if len(delegates) != len(known.delegates):
@@ -171,7 +171,7 @@ def _onnx_entries(item: Operator, nodes: Mapping[str, NodeEntry]) -> list[NodeEn
     The runtime names a fused node after its first one, a node in its own layout after the value that it gives. From
     that value it is followed back to the node that does the work.
     """
-    name = re.sub(r"^fused |_nchwc$|_token_\d+$|_quant$", "", re.sub(r"_nchwc$", "", item.name))
+    name = re.sub(r"^fused |_nchwc$", "", item.name)
     if name in nodes:
         return [nodes[name]]
     givers = {tensor.name: entry for entry in nodes.values() for tensor in entry.outputs}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,8 @@ SECOND = 1_000_000_000
 STREAM_BEGIN, STREAM_END = -1, -2  # android_app/native/src/clock.h
 EXECUTE, DELEGATE, KERNEL = "Method::execute", "DELEGATE_CALL", "OPERATOR_CALL"
 NATIVE_CALL = "native_call_"
+INPUTS = "ExecuTorch: takes the input, before its method starts"
+SET_UP = "XNNPACK: shapes and pointers, before its first operator"
 # What else ONNX Runtime tells, of memory in use, is another figure in every process.
 DETAILS = ("op_name", "input_type_shape", "output_type_shape", "parameter_size")
 MODEL_RUN, KERNEL_TIME = "model_run", "_kernel_time"
@@ -30,13 +32,13 @@ MODEL_RUN, KERNEL_TIME = "model_run", "_kernel_time"
 class Operator(NamedTuple):
     """One step of an inference. name: as the runtime calls it. type: what it does, in the runtime's words.
 
-    delegated: run by XNNPACK inside a delegate. instruction: of the ExecuTorch program, -1 in ONNX Runtime.
-    details: what the runtime says of shapes (ONNX Runtime), or nothing.
+    place: `delegate` (XNNPACK), `kernel` (of the runtime's own), or `runtime` for a step that is no operator.
+    instruction: of the ExecuTorch program, -1 in ONNX Runtime. details: what ONNX Runtime says of shapes, or nothing.
     """
 
     name: str
     type: str
-    delegated: bool
+    place: Literal["delegate", "kernel", "runtime"]
     instruction: int
     details: dict[str, Any]
 
@@ -113,7 +115,7 @@ def read_timeline(data: bytes, runtime: str, where: str) -> Timeline:
     operators: tuple[Operator, ...] | None = None
     for (begin, end), spans in zip(profile.calls_ns, groups):
         try:
-            seen, bounds = place(profile, spans, _inside(profile.readings, begin, end))
+            seen, bounds = place(profile, spans, _inside(profile.readings, begin, end), begin)
         except _Unplaced:
             continue
         operators = seen if operators is None else operators
@@ -170,10 +172,10 @@ def _inside(readings: Sequence[_Reading], begin: int, end: int) -> list[_Reading
 
 
 def _executorch(
-    profile: _Profile, spans: Sequence[_Span], readings: Sequence[_Reading]
+    profile: _Profile, spans: Sequence[_Span], readings: Sequence[_Reading], call_begin: int
 ) -> tuple[tuple[Operator, ...], tuple[tuple[int, int], ...]]:
-    operators: list[Operator] = []
-    bounds: list[tuple[int, int]] = []
+    operators = [Operator("", INPUTS, "runtime", -1, {})]
+    bounds = [(call_begin, spans[-1].begin)]
     told: list[_Span] = []
     kernel = ""
     for span in spans:
@@ -183,17 +185,23 @@ def _executorch(
         elif kind.name.startswith(NATIVE_CALL):
             kernel = kind.name.removeprefix(NATIVE_CALL)
         elif kind.name == KERNEL:
-            operators.append(Operator(kernel or KERNEL, kernel or KERNEL, False, kind.instruction, {}))
+            operators.append(Operator(kernel or KERNEL, kernel or KERNEL, "kernel", kind.instruction, {}))
             bounds.append((span.begin, span.end))
             kernel = ""
         elif kind.name == DELEGATE:
             # XNNPACK reads the clock when it starts, and when each operator has ended; nobody does after that.
             within = [reading.ns for reading in readings if span.begin < reading.ns < span.end]
             edges = within[-len(told) - 1 :]
+            if not told or len(edges) != len(told) + 1:
+                raise _Unplaced
+            operators.append(Operator("", SET_UP, "runtime", kind.instruction, {}))
+            bounds.append((span.begin, edges[0]))
             _check_lengths(edges, [(one.end - one.begin) // 1000 for one in told])
             for i, one in enumerate(told):
                 name = profile.kinds[one.kind].name
-                operators.append(Operator(name, re.sub(r" #\d+$", "", name), True, kind.instruction, {}))
+                operators.append(
+                    Operator(name, re.sub(r" #\d+$", "", name), "delegate", kind.instruction, {})
+                )
                 bounds.append((edges[i], edges[i + 1]))
             told = []
     return tuple(operators), tuple(bounds)
@@ -210,7 +218,7 @@ def _check_lengths(readings: Sequence[int], lengths_us: Sequence[int]) -> None:
 
 
 def _onnxruntime(
-    profile: _Profile, spans: Sequence[_Span], readings: Sequence[_Reading]
+    profile: _Profile, spans: Sequence[_Span], readings: Sequence[_Reading], call_begin: int
 ) -> tuple[tuple[Operator, ...], tuple[tuple[int, int], ...]]:
     nodes = spans[:-1]
     clock = [i for i, reading in enumerate(readings) if reading.clock >= 0]
@@ -220,8 +228,9 @@ def _onnxruntime(
     for k, span in enumerate(nodes):
         kind = profile.kinds[span.kind]
         details = {key: value for key, value in (kind.details or {}).items() if key in DETAILS}
-        name = kind.name.removesuffix(KERNEL_TIME)
-        operators.append(Operator(name, str(details.get("op_name", name)), False, -1, details))
+        # Of a node that it made itself the runtime says another number in every process.
+        name = re.sub(r"_token_\d+$", "", kind.name.removesuffix(KERNEL_TIME))
+        operators.append(Operator(name, str(details.get("op_name", name)), "kernel", -1, details))
         bounds.append(_own_work(readings[clock[place + 2 * k] : clock[place + 2 * k + 1] + 1]))
     return tuple(operators), tuple(bounds)
 

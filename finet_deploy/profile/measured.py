@@ -2,7 +2,7 @@
 
 Each round takes, in fresh processes: what the core can do at best, then for each runtime a visit as `bench` makes it
 and a profiled one. The plain visit is the whole; the profiled one says how it is made up. All figures of a round are
-put in relation within that round.
+put in relation within that round, and of each visit the fastest quarter of its calls counts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ PROFILE_SETTINGS = Settings(
     statistic="median",
     aa_row=False,
 )
-CENTRAL = 0.5  # of the calls, by latency: what another process did to the others says nothing of the network
+FASTEST = (
+    0.25  # of a visit's calls: what other processes did to the others says nothing of how one is made up
+)
 
 
 class ProfilingDevice(Protocol):
@@ -128,12 +130,12 @@ def _visit(item: _Measured, request: VisitRequest, device: ProfilingDevice, best
     if item.timeline is None:
         item.timeline = timeline
     order = _order(timeline.operators, item.timeline.operators, where)
-    calls = _central(timeline)
+    calls = _fastest(timeline)
     load = VisitResult(request.visit.index, tuple(records)).find(Load)
     item.runtime_version = load.runtime_version if load is not None else ""
     item.left_out += timeline.left_out
     item.best.append(best)
-    item.whole.append(_central_mean(VisitResult(request.visit.index, tuple(plain)).latencies_ns))
+    item.whole.append(_fastest_mean(VisitResult(request.visit.index, tuple(plain)).latencies_ns))
     item.profiled.append(float(np.mean([call.end - call.begin for call in calls])) / 1e9)
     bounds = np.array([call.bounds for call in calls], dtype=np.float64).reshape(len(calls), -1, 2)
     times = (bounds[:, :, 1] - bounds[:, :, 0]).mean(axis=0) / 1e9
@@ -166,19 +168,18 @@ def _checked(records: list[Record], visit: Visit, row: Row) -> list[Record]:
     return records
 
 
-def _slice(count: int) -> slice:
-    aside = int(count * (1 - CENTRAL) / 2)
-    return slice(aside, count - aside)
+def _few(count: int) -> int:
+    return max(1, round(count * FASTEST))
 
 
-def _central(timeline: Timeline) -> list[Call]:
+def _fastest(timeline: Timeline) -> list[Call]:
     calls = sorted(timeline.calls, key=lambda call: call.end - call.begin)
-    return calls[_slice(len(calls))]
+    return calls[: _few(len(calls))]
 
 
-def _central_mean(latencies_ns: Sequence[int]) -> float:
+def _fastest_mean(latencies_ns: Sequence[int]) -> float:
     ordered = sorted(latencies_ns)
-    return float(np.mean(ordered[_slice(len(ordered))])) / 1e9
+    return float(np.mean(ordered[: _few(len(ordered))])) / 1e9
 
 
 def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) -> Profile:
@@ -191,6 +192,7 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
         _row(operator, name, i, item, total.value) for i, (operator, name) in enumerate(zip(operators, named))
     ]
     accounted = sum(entry.share for entry in rows)
+    told = _ratio([sum(times) for times in item.times], item.whole)
     rest = model.Row(
         module=None,
         operator=BETWEEN,
@@ -214,6 +216,8 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
         total_low=None if total.low is None else total.low * 1e6,
         total_high=None if total.high is None else total.high * 1e6,
         accounted=accounted,
+        accounted_low=told.low,
+        accounted_high=told.high,
         profiling=_ratio(item.profiled, item.whole).value,
         roofline=_roofline(item.best),
         notes=tuple(_notes(item, named)),

@@ -75,6 +75,8 @@ class Profile(msgspec.Struct, frozen=True, kw_only=True):
     total_low: float | None = None
     total_high: float | None = None
     accounted: float
+    accounted_low: float | None = None
+    accounted_high: float | None = None
     profiling: float
     roofline: Roofline | None = None
     notes: tuple[str, ...] = ()

@@ -41,7 +41,10 @@ def _summary(profile: Profile) -> str:
         total = f"{profile.total / MILLION:.2f} M ARM instructions"
     else:
         total = f"{profile.total / THOUSAND:.3f} ms"
-    text = f"{total} an inference, of which the rows below account for {profile.accounted:.1%}, all but the last."
+    spread = ""
+    if profile.accounted_low is not None and profile.accounted_high is not None:
+        spread = f" [{profile.accounted_low:.1%}, {profile.accounted_high:.1%}]"
+    text = f"{total} an inference; all rows but the last account for {profile.accounted:.1%}{spread} of it."
     if profile.roofline is not None:
         peak = profile.macs / (profile.total / MILLION) / (profile.roofline.gmacs.value * 1e9)
         text += f" {_best(profile.roofline)} The whole inference is at {peak:.1%} of the first figure."

@@ -12,7 +12,7 @@ from finet_deploy.errors import FinetDeployError
 from finet_deploy.export import schema
 from finet_deploy.export.schema import decode_manifest, encode_manifest
 
-GOLDEN = Path(__file__).parents[1] / "data" / "export" / "manifest_v1.json"
+GOLDEN = Path(__file__).parents[1] / "data" / "export" / "manifest_v2.json"
 CONTRACT = Path(schema.__file__).with_name("README.md")
 
 
@@ -23,6 +23,11 @@ def test_the_committed_manifest_is_read_and_written_byte_for_byte() -> None:
     assert manifest.preprocessing is not None
     assert manifest.preprocessing.crop == 64
     assert encode_manifest(manifest) == data
+
+
+def test_a_manifest_from_before_operators_were_written_is_still_read() -> None:
+    manifest = decode_manifest(GOLDEN.with_name("manifest_v1.json").read_bytes(), "golden")
+    assert (manifest.schema_version, manifest.operators) == (1, None)
 
 
 @pytest.mark.parametrize("name", [name for name in schema.__all__ if name[0].isupper() and name[1].islower()])

@@ -95,27 +95,22 @@ class _Unplaced(Exception):
 def read_timeline(data: bytes, runtime: str, where: str) -> Timeline:
     """The timeline in the runner's profile. `where` names it in errors.
 
-    A call whose readings do not fit what the runtime told is left out and counted; FinetDeployError when that is so
-    for half of them, or when the data is no profile.
+    A call whose readings do not fit what the runtime told is left out and counted; FinetDeployError when more than
+    half are, or when the data is no profile.
     """
-    try:
-        profile = msgspec.json.decode(data, type=_Profile)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FinetDeployError(f"not a runner's profile: {error}", where=where, do="profile again") from error
-    if profile.schema_version != SCHEMA_VERSION:
-        found = (
-            f"the profile has schema_version {profile.schema_version}, this program reads {SCHEMA_VERSION}"
-        )
-        raise FinetDeployError(found, where=where, do="build the runner again")
-    if any(not 0 <= span.kind < len(profile.kinds) for span in profile.spans) or not profile.calls_ns:
-        raise FinetDeployError("the profile is not whole", where=where, do="profile again")
-    place = {"executorch": _executorch, "onnxruntime": _onnxruntime}[runtime]
-    groups = _group(profile, EXECUTE if runtime == "executorch" else MODEL_RUN)
+    profile = _decode(data, where)
+    executorch = runtime == "executorch"
+    groups = _by_end(profile) if executorch else _by_begin(profile)
+    places: dict[int, int] = {}
+    for i, reading in enumerate(profile.readings):
+        places.setdefault(reading.ns, i)
     placed: list[Call] = []
     operators: tuple[Operator, ...] | None = None
-    for (begin, end), spans in zip(profile.calls_ns, groups):
+    for (begin, end), spans in zip(profile.calls_ns, groups[-len(profile.calls_ns) :]):
+        # Two clocks are read: what was read within a call is told by place, not by value.
+        inside = profile.readings[places.get(begin, 0) + 1 : places.get(end, 0)]
         try:
-            seen, bounds = place(profile, spans, _inside(profile.readings, begin, end), begin)
+            seen, bounds = (_executorch if executorch else _onnxruntime)(profile, spans, inside, begin)
         except _Unplaced:
             continue
         operators = seen if operators is None else operators
@@ -123,52 +118,44 @@ def read_timeline(data: bytes, runtime: str, where: str) -> Timeline:
             placed.append(Call(begin, end, bounds))
     left_out = len(profile.calls_ns) - len(placed)
     if operators is None or 2 * left_out > len(profile.calls_ns):
-        found_text = f"{left_out} of {len(profile.calls_ns)} calls do not fit the readings of the clock"
-        raise FinetDeployError(
-            found_text, where=where, do="report this: the runtime tells other times than it took"
-        )
+        found = f"{left_out} of {len(profile.calls_ns)} calls do not fit the readings of the clock"
+        do = "report this: the runtime tells other times than it took"
+        raise FinetDeployError(found, where=where, do=do)
     return Timeline(operators, tuple(placed), left_out)
 
 
-def _group(profile: _Profile, whole: str) -> list[list[_Span]]:
-    """The spans of each timed call; the span of the whole call is the last of its group.
+def _decode(data: bytes, where: str) -> _Profile:
+    try:
+        profile = msgspec.json.decode(data, type=_Profile)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise FinetDeployError(f"not a runner's profile: {error}", where=where, do="profile again") from error
+    if profile.schema_version != SCHEMA_VERSION:
+        found = f"profile of schema_version {profile.schema_version}, this program reads {SCHEMA_VERSION}"
+        raise FinetDeployError(found, where=where, do="build the runner again")
+    if any(not 0 <= span.kind < len(profile.kinds) for span in profile.spans) or not profile.calls_ns:
+        raise FinetDeployError("the profile is not whole", where=where, do="profile again")
+    return profile
 
-    ExecuTorch's spans come by their end, ONNX Runtime's by their begin and from all calls of the session.
-    """
-    last = max((span.end for span in profile.spans), default=0)
-    spans = (
-        sorted(profile.spans, key=lambda span: (span.begin, -span.end))
-        if whole == MODEL_RUN
-        else profile.spans
-    )
+
+def _by_end(profile: _Profile) -> list[list[_Span]]:
+    """ExecuTorch's spans of each call, in the order of their ends: that of the whole call is the last one."""
+    groups: list[list[_Span]] = [[]]
+    for span in profile.spans:
+        groups[-1].append(span)
+        if profile.kinds[span.kind].name == EXECUTE:
+            groups.append([])
+    return groups[:-1]
+
+
+def _by_begin(profile: _Profile) -> list[list[_Span]]:
+    """ONNX Runtime's spans of each call of the session, without that of the whole call, which begins first."""
     groups: list[list[_Span]] = []
-    current: list[_Span] = []
-    if whole == MODEL_RUN:
-        for span in spans:
-            if profile.kinds[span.kind].name == whole:
-                groups.append([span])
-            elif groups and span.begin <= groups[-1][0].end <= last:
-                groups[-1].append(span)
-        groups = [[*group[1:], group[0]] for group in groups]
-    else:
-        for span in spans:
-            current.append(span)
-            if profile.kinds[span.kind].name == whole:
-                groups.append(current)
-                current = []
-    return groups[-len(profile.calls_ns) :]
-
-
-def _inside(readings: Sequence[_Reading], begin: int, end: int) -> list[_Reading]:
-    """The readings between those that the runner took around a call. Two clocks: by place, not by value."""
-    first = next((i for i, reading in enumerate(readings) if reading.ns == begin), None)
-    if first is None:
-        raise _Unplaced
-    rest = (i for i in range(first + 1, len(readings)) if readings[i].ns == end)
-    last = next(rest, None)
-    if last is None:
-        raise _Unplaced
-    return list(readings[first + 1 : last])
+    for span in sorted(profile.spans, key=lambda span: (span.begin, -span.end)):
+        if profile.kinds[span.kind].name == MODEL_RUN:
+            groups.append([])
+        elif groups:
+            groups[-1].append(span)
+    return groups
 
 
 def _executorch(
@@ -220,12 +207,11 @@ def _check_lengths(readings: Sequence[int], lengths_us: Sequence[int]) -> None:
 def _onnxruntime(
     profile: _Profile, spans: Sequence[_Span], readings: Sequence[_Reading], call_begin: int
 ) -> tuple[tuple[Operator, ...], tuple[tuple[int, int], ...]]:
-    nodes = spans[:-1]
     clock = [i for i, reading in enumerate(readings) if reading.clock >= 0]
     operators: list[Operator] = []
     bounds: list[tuple[int, int]] = []
-    place = _first_node(profile, nodes, [readings[i].ns for i in clock])
-    for k, span in enumerate(nodes):
+    place = _first_node(profile, spans, [readings[i].ns for i in clock])
+    for k, span in enumerate(spans):
         kind = profile.kinds[span.kind]
         details = {key: value for key, value in (kind.details or {}).items() if key in DETAILS}
         # Of a node that it made itself the runtime says another number in every process.

@@ -81,7 +81,15 @@ def test_reading_a_bundle_does_not_import_torch(pristine: Bundle) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["model.pte", "model.onnx", "model.ptl", "golden.safetensors", "certificate.json", "certificate.xml"],
+    [
+        "model.pte",
+        "model.onnx",
+        "model.ptl",
+        "golden.safetensors",
+        "certificate.json",
+        "certificate.xml",
+        "operators.json",
+    ],
 )
 def test_a_flipped_byte_is_named(bundle_copy: Copy, file: str) -> None:
     path = bundle_copy() / file
@@ -92,7 +100,9 @@ def test_a_flipped_byte_is_named(bundle_copy: Copy, file: str) -> None:
         read_bundle(path.parent)
 
 
-@pytest.mark.parametrize("file", ["model.pte", "golden.safetensors", "certificate.json", "certificate.xml"])
+@pytest.mark.parametrize(
+    "file", ["model.pte", "golden.safetensors", "certificate.json", "certificate.xml", "operators.json"]
+)
 def test_a_missing_file_is_named(bundle_copy: Copy, file: str) -> None:
     folder = bundle_copy()
     (folder / file).unlink()

@@ -43,15 +43,16 @@ inline void mark() {
 
 struct Timing {
   std::vector<std::int64_t> latencies_ns;
-  std::vector<std::int64_t> begins_ns;
+  std::vector<std::int64_t> begins_ns;  // empty unless they were to be kept
   const char* stopped_by;
 };
 
 // Latencies of repeated `call()`, until there are min_runs AND min_seconds, or a cap is met. Storage exists
 // before the first run; between the two clock readings stands the call alone.
 template <class Call>
-Timing timing_loop(const Rule& rule, Call call) {
-  std::vector<std::int64_t> latencies(static_cast<std::size_t>(rule.max_runs)), begins(latencies.size());
+Timing timing_loop(const Rule& rule, bool keep_begins, Call call) {
+  std::vector<std::int64_t> latencies(static_cast<std::size_t>(rule.max_runs));
+  std::vector<std::int64_t> begins(keep_begins ? latencies.size() : 0);
   std::int64_t count = 0;
   const std::int64_t begin = now_ns();
   const std::int64_t enough = begin + static_cast<std::int64_t>(rule.min_seconds * 1e9);
@@ -61,7 +62,7 @@ Timing timing_loop(const Rule& rule, Call call) {
     const std::int64_t before = now_ns();
     call();
     const std::int64_t after = now_ns();
-    begins[static_cast<std::size_t>(count)] = before;
+    if (keep_begins) begins[static_cast<std::size_t>(count)] = before;
     latencies[static_cast<std::size_t>(count++)] = after - before;
     if (after >= enough && count >= rule.min_runs) {
       stopped = "minimum";
@@ -73,7 +74,7 @@ Timing timing_loop(const Rule& rule, Call call) {
     }
   }
   latencies.resize(static_cast<std::size_t>(count));
-  begins.resize(latencies.size());
+  begins.resize(keep_begins ? latencies.size() : 0);
   return {std::move(latencies), std::move(begins), stopped};
 }
 
@@ -182,16 +183,17 @@ void run_visit(const Request& request, const Options& options, Records& records)
   session.call();
   records.write("first", {{"first_ms", static_cast<double>(now_ns() - before) / 1e6}});
   records.enter("warmup");
-  const Timing warmup = timing_loop(request.warmup, [&] { session.call(); });
+  const Timing warmup = timing_loop(request.warmup, false, [&] { session.call(); });
   records.write("warmup", {{"runs", warmup.latencies_ns.size()}, {"total_ms", total_ms(warmup)}});
   records.enter("timing");
   const auto marked = [&] { mark(), session.call(), mark(); };
   profile.begin();
-  const Timing timing = options.mark ? timing_loop(request.timed, marked)
-                                     : timing_loop(request.timed, [&] { session.call(); });
+  const bool profiled = profile.trace() != nullptr;
+  const Timing timing = options.mark ? timing_loop(request.timed, profiled, marked)
+                                     : timing_loop(request.timed, profiled, [&] { session.call(); });
   profile.end();
   write_samples(timing.latencies_ns, records);
-  if (profile.trace() != nullptr) {
+  if (profiled) {
     session.finish_trace();
     profile.write(timing.begins_ns, timing.latencies_ns);
   }

@@ -16,8 +16,8 @@ __all__ = ["render_svg"]
 # Okabe and Ito's palette, which people with colour blindness can tell apart; the last one is for what is left.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 OTHERS = "#999999"
-BAR, GAP, LEFT, TOP, CHART, BOTTOM = 9, 2, 64, 96, 320, 200
-LEGEND_LINE, LEGEND_WIDTH = 18, 330
+BAR, GAP, LEFT, TOP, CHART, BOTTOM = 9, 2, 64, 96, 320, 260
+LEGEND_LINE, LEGEND_WIDTH = 18, 430
 TICKS = 4
 
 
@@ -50,8 +50,9 @@ def _subtitle(profile: Profile) -> str:
     if profile.unit == "instructions":
         total = f"{profile.total / 1e6:.2f} M ARM instructions an inference, counted under emulation"
     else:
-        total = f"{profile.total / 1e3:.3f} ms an inference, {profile.threads} thread(s)"
-    return f"{total}; operators account for {profile.accounted:.1%}"
+        plural = "" if profile.threads == 1 else "s"
+        total = f"{profile.total / 1e3:.3f} ms an inference, {profile.threads} thread{plural}"
+    return f"{total}; all bars but the last account for {profile.accounted:.1%}"
 
 
 def _key(profile: Profile) -> str:

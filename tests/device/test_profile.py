@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 
+import msgspec
 import pytest
 
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.bundle import read_bundle
 from finet_deploy.profile.emulated import profile_instructions
+from finet_deploy.profile.measured import PROFILE_SETTINGS, profile_time
+from finet_deploy.profile.phone import PhoneProfiler
 from finet_deploy.runner.cost import measure_cost
 from finet_deploy.runner.counting import build_plugin
 from finet_deploy.runner.emulate import find_qemu
 from tests.cli import FAILED, USAGE, error_line, run_cli
+from tests.device.android_setup import COOL, HASTE
+from tests.device.local_connection import LocalConnection
 from tests.device.runner_native import RUNTIMES, export_tiny, folder_or_skip
+
+SHORT = msgspec.structs.replace(
+    PROFILE_SETTINGS, warmup_min_seconds=0.0, timed_min_seconds=0.0, timed_max_runs=30
+)
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +96,25 @@ def test_time_on_this_machine_has_every_module_and_sums_up(bundle, runtime, caps
     assert not profile["emulated"] and profile["roofline"]["gmacs"]["value"] > 0
 
 
+def test_a_phone_is_profiled_by_the_same_runner_over_adb(bundle, tmp_path):
+    """A pretended phone: this machine's shell and this machine's runner, with the phone's files, jobs and pins."""
+    folder = folder_or_skip()
+    connection = LocalConnection(tmp_path / "phone")
+    (tmp_path / "run").mkdir()
+    with PhoneProfiler(connection, runner=lambda target: folder, patience=HASTE, rest=COOL) as phone:
+        (profile,) = profile_time(
+            read_bundle(bundle),
+            device=phone,
+            folder=tmp_path / "run",
+            runtimes=["executorch"],
+            rounds=1,
+            settings=SHORT,
+        )
+    assert profile.device == connection.name
+    assert modules_of([msgspec.structs.asdict(row) for row in profile.rows]) == expected_modules(bundle)
+    assert profile.roofline is not None and profile.roofline.gmacs.value > 0
+
+
 def test_what_cannot_be_profiled_is_one_readable_error(bundle, tmp_path, capsys):
     assert "no file for runtime" in error_line(
         capsys, USAGE, "profile", bundle, "--runtimes", "torch_mobile"
@@ -100,7 +129,6 @@ def test_what_cannot_be_profiled_is_one_readable_error(bundle, tmp_path, capsys)
 
 
 def test_a_damaged_file_of_operators_is_refused(bundle, tmp_path, capsys):
-    import shutil
 
     copy = shutil.copytree(bundle, tmp_path / "copy")
     (copy / "operators.json").write_text("{}")

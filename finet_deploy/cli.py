@@ -24,6 +24,7 @@ COMMANDS = {
     "runner": ("runner", "Build the native runner for this machine or for ARM phones."),
     "app": ("app", "Build the Android app, without an Android SDK."),
     "cost": ("cost", "ARM instructions per inference, counted under emulation. A cost, not a speed."),
+    "profile": ("profile", "Where an inference spends its time, operator by operator."),
     "reproduce": ("reproduce", "Run the grid of a paper's table; the table beside the paper's."),
     "report": ("report", "Tables from measured runs, with the paper's beside them."),
 }

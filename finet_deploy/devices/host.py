@@ -73,8 +73,8 @@ class HostDevice:
             status, timed_out = self._run(folder, request.settings.visit_timeout_seconds)
             return collect_records(folder, request, status, timed_out)
 
-    def _run(self, folder: Path, timeout: float) -> tuple[int, bool]:
-        command = [*self._command, str(folder / "request.json"), str(folder / "records.jsonl")]
+    def _run(self, folder: Path, timeout: float, extra: Sequence[str] = ()) -> tuple[int, bool]:
+        command = [*self._command, str(folder / "request.json"), str(folder / "records.jsonl"), *extra]
         with (folder / "stderr.txt").open("wb") as stderr:
             try:
                 process = subprocess.Popen(

@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 MAX_RECORD_BYTES = 64 << 20
-REQUEST, RECORDS, OUTPUTS = "request.json", "records.jsonl", "outputs"
+REQUEST, RECORDS, OUTPUTS, PROFILE = "request.json", "records.jsonl", "outputs", "profile.json"
 ONCE = Patience(attempts=1)
 
 PHASES = ("start", "load", "first", "warmup", "timing", "check")  # by how many records a runner has written
@@ -108,7 +108,8 @@ class Outcome:
 class VisitRunner:
     """Runs visits with the runner in `runner`, a folder on the phone below `folder`, our own.
 
-    also: a shell command that goes along with every look at a running job.
+    also: a shell command that goes along with every look at a running job. profile: where what the runner writes about
+    the operators of the timed calls is brought to; None: it is not profiled.
     """
 
     connection: Connection
@@ -117,6 +118,7 @@ class VisitRunner:
     patience: Patience
     note: Callable[[str], None]
     also: str = "true"
+    profile: Path | None = None
 
     def run(
         self, request: VisitRequest, pinned: Pin, watch: Watch, *, name: str, outputs: Path | None = None
@@ -143,6 +145,8 @@ class VisitRunner:
             if outputs is not None and isinstance(records[-1], End):
                 for suffix in ("", ".json"):
                     self._pull(job, OUTPUTS + suffix, outputs.with_name(outputs.name + suffix))
+            if self.profile is not None and isinstance(records[-1], End):
+                self._pull(job, PROFILE, self.profile)
         except BaseException:
             # Also after Ctrl-C: nothing of ours goes on there. A phone out of reach ends the job at its deadline.
             with best_effort(self.note, f"ending {name} on the phone"):
@@ -161,6 +165,7 @@ class VisitRunner:
         words = ["taskset", mask] if mask is not None else []
         words += ["sh", f"{self.runner}/run.sh", f"{job.folder}/{REQUEST}", f"{job.folder}/{RECORDS}"]
         words += ["--outputs", f"{job.folder}/{OUTPUTS}"] if outputs else []
+        words += ["--profile", f"{job.folder}/{PROFILE}"] if self.profile is not None else []
         return f"exec {quote(*words)}"
 
     def _questions(self, job: RemoteJob, watch: Watch) -> dict[str, str]:

@@ -19,6 +19,7 @@ from safetensors.numpy import load as safetensors_load
 from safetensors.numpy import save as safetensors_save
 
 from finet_deploy.errors import FinetDeployError, UsageError
+from finet_deploy.export.operators import MAX_OPERATORS_BYTES, Operators, decode_operators
 from finet_deploy.export.schema import ArtifactEntry, Manifest, TensorEntry, decode_manifest
 from finet_deploy.files import read_bounded, resolve_inside, sha256_file
 from finet_deploy.names import ModelConfig
@@ -119,6 +120,14 @@ class Bundle:
             raise FinetDeployError(f"not a certificate: {error}", where=str(path), do=AGAIN) from error
         return Certificate.from_json_object(data)
 
+    def operators(self) -> Operators | None:
+        """From the files' operators to the network's modules; None in a bundle from before this was written."""
+        entry = self.manifest.operators
+        if entry is None:
+            return None
+        path = resolve_inside(self.path, entry.file)
+        return decode_operators(read_bounded(path, MAX_OPERATORS_BYTES), str(path))
+
     def to_json_object(self) -> dict[str, Any]:
         """The manifest as plain dicts and lists, and where the folder is."""
         return {"path": str(self.path), **msgspec.to_builtins(self.manifest)}
@@ -190,6 +199,7 @@ def read_bundle(path: Path | str) -> Bundle:
         _check_file(path, file, sha256, None)
     bundle = Bundle(path, manifest)
     bundle.golden()
+    bundle.operators()
     if bundle.certificate().passed is not manifest.certificate.passed:
         raise FinetDeployError("manifest and certificate disagree on the verdict", where=str(where), do=AGAIN)
     return bundle
@@ -203,11 +213,14 @@ def bundle_files(manifest: Manifest) -> set[str]:
 
 def _other_files(manifest: Manifest) -> list[tuple[str, str]]:
     certificate, golden = manifest.certificate, manifest.golden
-    return [
+    files = [
         (golden.file, golden.sha256),
         (certificate.file, certificate.sha256),
         (certificate.junit_file, certificate.junit_sha256),
     ]
+    if manifest.operators is not None:
+        files.append((manifest.operators.file, manifest.operators.sha256))
+    return files
 
 
 def _check_file(folder: Path, relative: str, sha256: str, size: int | None) -> None:

@@ -9,6 +9,7 @@ from torch.export import ExportedProgram
 
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.exported import Exported, exporter_errors, needs, quiet
+from finet_deploy.export.operator_maps import pte_operators, refusals
 
 __all__ = ["require_one_delegate", "to_pte"]
 
@@ -24,7 +25,7 @@ def to_pte(program: ExportedProgram) -> Exported:
         exir = needs("executorch.exir", "executorch")
         partitioner = needs("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
         configs = needs("executorch.backends.xnnpack.utils.configs", "executorch")
-    with exporter_errors("pte"), quiet():
+    with exporter_errors("pte"), quiet(), refusals() as refused:
         edge = exir.to_edge_transform_and_lower(
             program,
             partitioner=[partitioner.XnnpackPartitioner()],
@@ -36,6 +37,7 @@ def to_pte(program: ExportedProgram) -> Exported:
     return Exported(
         data=bytes(lowered.buffer),
         exporter_version=importlib.metadata.version("executorch"),
+        operator_map=pte_operators(lowered, refused),
         **_delegation(lowered.exported_program().graph_module),
     )
 

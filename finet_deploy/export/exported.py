@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.export.operators import OnnxOperators, PteOperators
 
 __all__ = [
     "Exported",
@@ -48,6 +49,7 @@ class Exported:
     bytecode_version: int | None = None
     operators: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    operator_map: PteOperators | OnnxOperators | None = None
 
     @property
     def normalization_ops(self) -> int:

@@ -108,7 +108,8 @@ def export(
             preprocessing=preprocessing,
             normalization_ops=normalization_ops,
         )
-        manifest = write_bundle(folder, contents, network, deploy, entries, golden, certificate)
+        maps = {fmt: item.operator_map for fmt, item in exported.items() if item.operator_map is not None}
+        manifest = write_bundle(folder, contents, network, deploy, entries, golden, certificate, maps)
         read_bundle(folder)
         _check_target(out, overwrite)  # minutes have passed
         replace_directory(folder, out)

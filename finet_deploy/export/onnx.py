@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, Exported, exporter_errors, needs, quiet
+from finet_deploy.export.operator_maps import onnx_operators
 
 __all__ = ["to_onnx"]
 
@@ -36,6 +37,7 @@ def to_onnx(program: ExportedProgram) -> Exported:
         if converted is None:
             raise FinetDeployError("torch.onnx.export returned nothing", do="check the torch version")
         proto = converted.model_proto
+        operator_map = onnx_operators(proto)
         _strip_origin(proto)
         onnx.checker.check_model(proto, full_check=True)
     counts = collections.Counter(node.op_type for node in proto.graph.node)
@@ -43,6 +45,7 @@ def to_onnx(program: ExportedProgram) -> Exported:
         data=proto.SerializeToString(deterministic=True),
         exporter_version=f"torch {torch.__version__}, onnxscript {needs('onnxscript', 'onnx').__version__}",
         op_counts=dict(sorted(counts.items())),
+        operator_map=operator_map,
     )
 
 

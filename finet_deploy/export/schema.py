@@ -15,6 +15,7 @@ __all__ = [
     "CertificateEntry",
     "GoldenEntry",
     "Manifest",
+    "OperatorsEntry",
     "PassEntry",
     "PreprocessingEntry",
     "SourceEntry",
@@ -24,8 +25,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-# Version 1: before deploy passes were recorded. Its artifacts have no `passes` and no `core`.
-READABLE_VERSIONS = (1, 2)
+# Version 1: before deploy passes were recorded and operators were written. Its artifacts have no `passes` and no `core`.
+READABLE_VERSIONS = (1, SCHEMA_VERSION)
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -112,6 +113,13 @@ class GoldenEntry(_Data, frozen=True, kw_only=True):
     inputs: Annotated[tuple[Text, ...], Meta(min_length=1)]
 
 
+class OperatorsEntry(_Data, frozen=True, kw_only=True):
+    """The way from the files' operators to the network's modules, for profiles."""
+
+    file: Text
+    sha256: Sha256
+
+
 class CertificateEntry(_Data, frozen=True, kw_only=True):
     """The certificate, as JSON and as JUnit XML."""
 
@@ -143,6 +151,7 @@ class Manifest(_Data, frozen=True, kw_only=True):
     artifacts: Annotated[dict[str, ArtifactEntry], Meta(min_length=1)]
     golden: GoldenEntry
     certificate: CertificateEntry
+    operators: OperatorsEntry | None = None
 
 
 class _Version(msgspec.Struct):

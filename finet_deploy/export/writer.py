@@ -17,11 +17,13 @@ from finet_deploy.errors import UsageError
 from finet_deploy.export.bundle import CERTIFICATE_FILE, GOLDEN_FILE, JUNIT_FILE, MANIFEST_FILE, Golden
 from finet_deploy.export.exported import INPUT_NAME, OUTPUT_NAME, Exported
 from finet_deploy.export.macs import count_macs
+from finet_deploy.export.operators import OPERATORS_FILE, OnnxOperators, PteOperators, encode_operators
 from finet_deploy.export.schema import (
     ArtifactEntry,
     CertificateEntry,
     GoldenEntry,
     Manifest,
+    OperatorsEntry,
     PassEntry,
     PreprocessingEntry,
     SourceEntry,
@@ -104,13 +106,15 @@ def write_bundle(
     entries: dict[str, ArtifactEntry],
     golden: Golden,
     certificate: Certificate,
+    operators: Mapping[str, PteOperators | OnnxOperators],
 ) -> Manifest:
-    """Write golden tensors, certificate and, last, the manifest beside the artifacts."""
+    """Write golden tensors, certificate, operators and, last, the manifest beside the artifacts."""
     verdict = msgspec.json.format(msgspec.json.encode(certificate.to_json_object()), indent=2) + b"\n"
     files = {
         GOLDEN_FILE: golden.encode(),
         CERTIFICATE_FILE: verdict,
         JUNIT_FILE: junit_xml(certificate).encode(),
+        OPERATORS_FILE: encode_operators(operators),
     }
     for file, data in files.items():
         atomic_write_bytes(folder / file, data)
@@ -142,6 +146,7 @@ def write_bundle(
             junit_sha256=sha256_bytes(files[JUNIT_FILE]),
             passed=certificate.passed,
         ),
+        operators=OperatorsEntry(file=OPERATORS_FILE, sha256=sha256_bytes(files[OPERATORS_FILE])),
     )
     atomic_write_bytes(folder / MANIFEST_FILE, encode_manifest(manifest))
     return manifest

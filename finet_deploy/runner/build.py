@@ -20,7 +20,7 @@ from finet_deploy.files import (
 from finet_deploy.runner.closure import closure_problems, needed_libraries
 from finet_deploy.runner.compile import EXECUTORCH_LIBRARIES, Compiler
 from finet_deploy.runner.debian import common_licence, package_of
-from finet_deploy.runner.folder import cached_runner, native_sources, source_key
+from finet_deploy.runner.folder import CLOCK_LIBRARY, cached_runner, native_sources, source_key
 from finet_deploy.runner.manifest import MANIFEST_FILE, FileEntry, Manifest, check_folder
 from finet_deploy.runner.targets import WHEELS, Target, target
 from finet_deploy.runner.wheels import fetch_wheel, unpack
@@ -170,6 +170,9 @@ def _assemble(
     compiler.build_executorch(sources / "src", part, wheels / "executorch", WHEELS[0].version)
     contents.add(runner, "bin/finet-runner", executable=True, **ours)
     contents.add(part, "lib/libfinet_executorch.so", executable=True, **ours)
+    clock = folder / "lib" / CLOCK_LIBRARY
+    compiler.build_clock(sources / "src", clock)
+    contents.add(clock, f"lib/{CLOCK_LIBRARY}", executable=True, **ours)
     contents.add(sources / "run.sh", "run.sh", executable=True, **ours)
     for name in EXECUTORCH_LIBRARIES:
         library = wheels / "executorch" / "lib" / f"lib{name}.so"

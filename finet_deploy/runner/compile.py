@@ -28,6 +28,8 @@ EXECUTORCH_LIBRARIES = (
     "executorch",
 )
 
+CLOCK_SOURCE = "clock.cpp"
+
 RULES = (COMMON, LINK, EXECUTORCH_DEFINES, EXECUTORCH_LIBRARIES)  # a folder is told from others by them
 
 
@@ -61,7 +63,8 @@ class Compiler:
 
     def build_runner(self, sources: Path, out: Path, commit: str) -> None:
         """`bin/finet-runner`: everything but ExecuTorch. `commit` tells one build from another."""
-        files = sorted(file for file in sources.glob("*.cpp") if file.name != "session_executorch.cpp")
+        own = ("session_executorch.cpp", CLOCK_SOURCE)  # libraries of their own
+        files = sorted(file for file in sources.glob("*.cpp") if file.name not in own)
         runner = f"finet-deploy {__version__} native {self._target.name} {commit}"
         self._run(
             [*COMMON, f'-DFINET_RUNNER="{runner}"', *map(str, files), "-o", str(out), *self._link(), "-ldl"]
@@ -90,6 +93,22 @@ class Compiler:
                 "-Wl,--no-as-needed",
                 *(f"-l{name}" for name in EXECUTORCH_LIBRARIES),
                 *self._link(),
+            ]
+        )
+
+    def build_clock(self, sources: Path, out: Path) -> None:
+        """`lib/libfinet_clock.so`, which stands before the system's clock in a profiled visit."""
+        self._run(
+            [
+                *COMMON,
+                "-fPIC",
+                "-shared",
+                str(sources / CLOCK_SOURCE),
+                "-o",
+                str(out),
+                f"-Wl,-soname,{out.name}",
+                *self._link(),
+                "-ldl",
             ]
         )
 

@@ -18,15 +18,17 @@ from finet_deploy.bench.validity import visit_problem
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.files import explain_os_error, read_bounded
 from finet_deploy.runner.emulate import Core, emulated_command, find_qemu, write_profile
-from finet_deploy.runner.folder import cache_folder, native_sources
+from finet_deploy.runner.folder import CLOCK_LIBRARY, cache_folder, native_sources
 from finet_deploy.runner.targets import NATIVE_RUNTIMES
 
-__all__ = ["CLASSES", "Count", "build_plugin", "count_visit", "emulated_rows"]
+__all__ = ["CLASSES", "Count", "Traced", "build_plugin", "count_visit", "emulated_rows", "trace_visit"]
 
 # Of the plugin, in the order of tables. Each instruction is in one class.
 CLASSES = ("fma", "dot", "simd", "load", "store", "branch", "integer", "sve")
 TIMEOUT_SECONDS = 1800.0
-MAX_COUNTS_BYTES = 1 << 20
+MAX_COUNTS_BYTES = 16 << 20
+MAX_PROFILE_BYTES = 256 << 20
+PROFILE = "profile.json"
 PLUGIN_OPTIONS = (
     "-std=gnu11",
     "-O2",
@@ -40,6 +42,8 @@ PLUGIN_OPTIONS = (
 # Two inferences after the first two warm-up runs; they must agree.
 RUNS = 2
 SPREAD_LIMIT = 1e-3
+# A runtime that profiles itself grows its list of events now and then; that is between operators.
+TRACED_SPREAD_LIMIT = 2e-2
 SETTINGS = Settings(
     preset="count",
     description="instructions under emulation",
@@ -70,9 +74,22 @@ class Count(msgspec.Struct, frozen=True, kw_only=True):
         return sum(self.classes.values())
 
 
+Snapshots = tuple[tuple[int, ...], ...]  # of all counters, by class, one at each reading of the clock
+
+
+class Traced(msgspec.Struct, frozen=True, kw_only=True):
+    """A profiled visit: its own count, the runner's profile as it was written, and the snapshots."""
+
+    count: Count
+    profile: bytes
+    ticks: Snapshots
+
+
 class _Counts(msgspec.Struct, frozen=True, kw_only=True):
     marks: int
     sections: tuple[dict[str, int], ...]
+    tick_count: int = 0
+    ticks: Snapshots = ()
 
 
 def build_plugin() -> Path:
@@ -131,37 +148,58 @@ def emulated_rows(
 
 
 def count_visit(request: VisitRequest, wanted: Core, runner: Path, plugin: Path) -> Count:
-    """Count one inference of the request's row. FinetDeployError when the visit fails or is not steady.
+    """Count one inference of the request's row. FinetDeployError when the visit fails or is not steady."""
+    with tempfile.TemporaryDirectory(prefix="finet-deploy-cost-") as name:
+        folder = Path(name)
+        stderr = _emulate(request, wanted, runner, plugin, folder, profiled=False)
+        return _read(folder, request, stderr, SPREAD_LIMIT)[0]
+
+
+def trace_visit(request: VisitRequest, wanted: Core, runner: Path, plugin: Path) -> Traced:
+    """The same visit, profiled on a clock that takes a snapshot of the counters at every reading.
+
+    Its own count is higher: profiling costs instructions too. FinetDeployError as from `count_visit`.
+    """
+    with tempfile.TemporaryDirectory(prefix="finet-deploy-cost-") as name:
+        folder = Path(name)
+        stderr = _emulate(request, wanted, runner, plugin, folder, profiled=True)
+        count, ticks = _read(folder, request, stderr, TRACED_SPREAD_LIMIT)
+        return Traced(count=count, profile=read_bounded(folder / PROFILE, MAX_PROFILE_BYTES), ticks=ticks)
+
+
+def _emulate(
+    request: VisitRequest, wanted: Core, runner: Path, plugin: Path, folder: Path, *, profiled: bool
+) -> str:
+    """One visit in `folder`, which gets records and counts; what the runner said last.
 
     Everything that could move a count is fixed: one thread, no environment, relative paths, the same CPU files.
     """
     qemu, _ = find_qemu()
-    with tempfile.TemporaryDirectory(prefix="finet-deploy-cost-") as name:
-        folder = Path(name)
-        suffix = Path(request.artifact_path).suffix
-        links = {
-            "runner": runner,
-            "libcount.so": plugin,
-            f"model{suffix}": Path(request.artifact_path),
-            "golden.safetensors": Path(request.golden_path),
-        }
-        for link, to in links.items():
-            (folder / link).symlink_to(to.resolve())
-        write_profile(wanted, folder / "phone")
-        inside = msgspec.structs.replace(
-            request, artifact_path=f"model{suffix}", golden_path="golden.safetensors"
-        )
-        (folder / "request.json").write_bytes(msgspec.json.encode(inside))
-        command = emulated_command(
-            runner,
-            wanted,
-            Path("phone"),
-            qemu=qemu,
-            plugin="./libcount.so,out=counts.json",
-            seen_as=Path("runner"),
-        )
-        stderr = _run([*command, "request.json", "records.jsonl", "--mark"], folder, request.row)
-        return _read(folder, request, stderr)
+    suffix = Path(request.artifact_path).suffix
+    links = {
+        "runner": runner,
+        "libcount.so": plugin,
+        f"model{suffix}": Path(request.artifact_path),
+        "golden.safetensors": Path(request.golden_path),
+    }
+    for link, to in links.items():
+        (folder / link).symlink_to(to.resolve())
+    write_profile(wanted, folder / "phone")
+    inside = msgspec.structs.replace(
+        request, artifact_path=f"model{suffix}", golden_path="golden.safetensors"
+    )
+    (folder / "request.json").write_bytes(msgspec.json.encode(inside))
+    command = emulated_command(
+        runner,
+        wanted,
+        Path("phone"),
+        qemu=qemu,
+        plugin="./libcount.so,out=counts.json" + (",ticks=1" if profiled else ""),
+        seen_as=Path("runner"),
+        preload=CLOCK_LIBRARY if profiled else None,
+    )
+    extra = ("--profile", PROFILE, "--virtual-clock") if profiled else ()
+    return _run([*command, "request.json", "records.jsonl", "--mark", *extra], folder, request.row)
 
 
 def _run(command: list[str], folder: Path, row: Row) -> str:
@@ -185,7 +223,7 @@ def _run(command: list[str], folder: Path, row: Row) -> str:
     return done.stderr.decode("utf-8", "replace")
 
 
-def _read(folder: Path, request: VisitRequest, stderr: str) -> Count:
+def _read(folder: Path, request: VisitRequest, stderr: str, spread: float) -> tuple[Count, Snapshots]:
     where = f"{request.row.label} on {request.row.artifact.runtime}"
     last = " ".join(stderr.split())[-300:]
     try:
@@ -206,12 +244,18 @@ def _read(folder: Path, request: VisitRequest, stderr: str) -> Count:
         do = "remove the plugin from the cache and try again"
         raise FinetDeployError(f"{counts.marks} marks were counted, not {2 * RUNS}", where=where, do=do)
     first, second = (sum(section.values()) for section in counts.sections)
-    if abs(first - second) > SPREAD_LIMIT * second:
+    if abs(first - second) > spread * second:
         do = "report this: the count is not deterministic"
         raise FinetDeployError(f"two inferences took {first} and {second} instructions", where=where, do=do)
     errors = [error for error in end.output_errors.values() if error is not None]
-    return Count(
+    count = Count(
         classes={name: counts.sections[-1][name] for name in CLASSES},
         runtime_version=load.runtime_version,
         output_error=max(errors),
     )
+    if counts.tick_count != len(counts.ticks) or any(len(tick) != len(CLASSES) for tick in counts.ticks):
+        do = "report this: the network is larger than the plugin's room"
+        raise FinetDeployError(
+            f"{len(counts.ticks)} of {counts.tick_count} ticks are here", where=where, do=do
+        )
+    return count, counts.ticks

@@ -134,16 +134,19 @@ def emulated_command(
     qemu: str = QEMU,
     plugin: str | None = None,
     seen_as: Path | None = None,
+    preload: str | None = None,
 ) -> list[str]:
     """What starts the aarch64 runner of `folder` under emulation; request and records follow.
 
     The loader is started itself: qemu-user cannot follow `run.sh` into a program of another architecture.
     seen_as: the folder's name in the command, where it is not `folder`: the length of a path moves the guest's
-    stack, and with it a count.
+    stack, and with it a count. preload: a library of the folder that comes before all others.
     """
     shown = folder if seen_as is None else seen_as
     options = [qemu, "-L", str(profile), "-cpu", wanted.qemu_cpu]
     if plugin is not None:
         options += ["-plugin", plugin]
-    words = read_manifest(folder).command
-    return [*options, *(word if word.startswith("-") else str(shown / word) for word in words)]
+    words = [word if word.startswith("-") else str(shown / word) for word in read_manifest(folder).command]
+    if preload is not None:
+        words[-1:-1] = ["--preload", str(shown / "lib" / preload)]
+    return [*options, *words]

@@ -22,7 +22,8 @@ from finet_deploy.runner.targets import WHEELS, target
 __all__ = ["cache_folder", "cached_runner", "native_sources", "runner_command", "runner_folder", "source_key"]
 
 PACKAGE = Path(__file__).resolve().parent
-RECIPE = 3  # to be raised when `build.py` puts other files into a folder
+RECIPE = 4  # to be raised when `build.py` puts other files into a folder
+CLOCK_LIBRARY = "libfinet_clock.so"  # preloaded into profiled visits
 INSTALL_AGAIN = "install finet-deploy again (in a source tree: make wheel)"
 SOURCE_SUFFIXES = (".c", ".cpp", ".h", ".sh", ".txt")
 

@@ -13,11 +13,14 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
 from safetensors.numpy import load_file, save_file
+from torch import Tensor, nn
 
 from finet_deploy.errors import FinetDeployError, UsageError
-from finet_deploy.export import Bundle, read_bundle, verify_bundle
+from finet_deploy.export import Bundle, export, read_bundle, verify_bundle
+from tests.export.conftest import noise_inputs
 
 Copy = Callable[[], Path]
 
@@ -50,7 +53,13 @@ def test_a_bundle_reads_back_as_it_was_written(pristine: Bundle) -> None:
 
 
 def test_the_folder_holds_what_the_manifest_lists_and_nothing_else(pristine: Bundle) -> None:
-    expected = {"manifest.json", "certificate.json", "certificate.xml", "golden.safetensors"}
+    expected = {
+        "manifest.json",
+        "certificate.json",
+        "certificate.xml",
+        "golden.safetensors",
+        "operators.json",
+    }
     assert {item.name for item in pristine.path.iterdir()} == expected | {
         "model.pte",
         "model.onnx",
@@ -72,7 +81,15 @@ def test_reading_a_bundle_does_not_import_torch(pristine: Bundle) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["model.pte", "model.onnx", "model.ptl", "golden.safetensors", "certificate.json", "certificate.xml"],
+    [
+        "model.pte",
+        "model.onnx",
+        "model.ptl",
+        "golden.safetensors",
+        "certificate.json",
+        "certificate.xml",
+        "operators.json",
+    ],
 )
 def test_a_flipped_byte_is_named(bundle_copy: Copy, file: str) -> None:
     path = bundle_copy() / file
@@ -83,7 +100,9 @@ def test_a_flipped_byte_is_named(bundle_copy: Copy, file: str) -> None:
         read_bundle(path.parent)
 
 
-@pytest.mark.parametrize("file", ["model.pte", "golden.safetensors", "certificate.json", "certificate.xml"])
+@pytest.mark.parametrize(
+    "file", ["model.pte", "golden.safetensors", "certificate.json", "certificate.xml", "operators.json"]
+)
 def test_a_missing_file_is_named(bundle_copy: Copy, file: str) -> None:
     folder = bundle_copy()
     (folder / file).unlink()
@@ -145,6 +164,60 @@ def test_a_huge_manifest_is_not_read(bundle_copy: Copy) -> None:
     with (folder / "manifest.json").open("r+b") as stream:
         stream.truncate(5 << 20)
     with pytest.raises(FinetDeployError, match="larger than"):
+        read_bundle(folder)
+
+
+def test_a_bundle_from_before_operators_were_written_is_still_read(bundle_copy: Copy) -> None:
+    folder = bundle_copy()
+    (folder / "operators.json").unlink()
+
+    def change(manifest: dict[str, Any]) -> None:
+        manifest["schema_version"] = 1
+        del manifest["operators"]
+
+    edit_manifest(folder, change)
+    assert read_bundle(folder).operators() is None
+
+
+def test_operators_lead_to_every_module_and_hold_every_multiply_add(pristine: Bundle) -> None:
+    operators = pristine.operators()
+    assert operators is not None and operators.pte is not None and operators.onnx is not None
+    for nodes in (operators.pte.nodes, operators.onnx.nodes):
+        assert sum(node.macs for node in nodes.values()) == pristine.manifest.macs
+        assert {node.module for node in nodes.values() if node.macs} == {"conv1", "depthwise", "fc"}
+    handles = {str(handle) for delegate in operators.pte.delegates for _, handle in delegate}
+    assert handles - {"65535"} <= set(operators.pte.nodes)
+    kinds = [kind for delegate in operators.pte.delegates for kind, _ in delegate]
+    assert {"XNNConv2d", "XNNDepthwiseConv2d", "XNNFullyConnected"} <= set(kinds)
+
+
+def test_what_xnnpack_refuses_is_written_down_with_its_reason(tmp_path: Path) -> None:
+    class Sorted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.fc = nn.Linear(4, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(torch.cumsum(self.conv(x).mean((2, 3)), 1))
+
+    torch.manual_seed(0)
+    bundle = export(Sorted().eval(), tmp_path / "b", formats=("pte",), inputs=noise_inputs(16))
+    operators = bundle.operators()
+    assert operators is not None and operators.pte is not None
+    refused = {node.op: node.reason for node in operators.pte.nodes.values() if node.reason}
+    assert any("cumsum" in op for op in refused)
+    handles = {operators.pte.nodes[str(handle)].op for handle in operators.pte.kernels.values()}
+    assert handles == set(refused)
+
+
+@pytest.mark.parametrize("text", ["", "{}x", '{"schema_version": 2}', '{"pte": 1}', "[" * 100_000])
+def test_a_damaged_file_of_operators_is_one_readable_error(bundle_copy: Copy, text: str) -> None:
+    folder = bundle_copy()
+    (folder / "operators.json").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    edit_manifest(folder, lambda manifest: manifest["operators"].update(sha256=digest))
+    with pytest.raises(FinetDeployError, match=r"operators\.json"):
         read_bundle(folder)
 
 

@@ -55,7 +55,7 @@ def test_json_is_one_document_and_nothing_else(capsys, tmp_path):
     assert list(manifest["artifacts"]) == ["onnx"]
     assert manifest["source"]["trained"] is False
     assert sorted(p.name for p in (tmp_path / "b").iterdir()) == [
-        "certificate.json", "certificate.xml", "golden.safetensors", "manifest.json", "model.onnx",
+        "certificate.json", "certificate.xml", "golden.safetensors", "manifest.json", "model.onnx", "operators.json",
     ]  # fmt: skip
 
 

@@ -26,9 +26,9 @@ def test_the_committed_manifest_is_read_and_written_byte_for_byte() -> None:
     assert encode_manifest(manifest) == data
 
 
-def test_a_manifest_of_version_1_is_read_as_written_before_passes_were_recorded() -> None:
+def test_a_manifest_of_version_1_is_read_as_written_before_passes_and_operators_were_recorded() -> None:
     older = decode_manifest((DATA / "manifest_v1.json").read_bytes(), "older")
-    assert older.schema_version == 1
+    assert (older.schema_version, older.operators) == (1, None)
     assert [artifact.passes for artifact in older.artifacts.values()] == [None] * len(older.artifacts)
     newer = decode_manifest(GOLDEN.read_bytes(), "newer")
     assert newer.weights_sha256 == older.weights_sha256

@@ -1,4 +1,5 @@
-// finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE]: one visit of a benchmark in one process.
+// finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE] [--profile FILE [--virtual-clock]]: one visit of a
+// benchmark in one process.
 // Exit status 0: the records end with `end`; 1: with `invalid`; 2: no request; 3: records cannot be written.
 
 #include <sys/prctl.h>
@@ -6,14 +7,19 @@
 
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 
-#include "visit.h"
+#include "roofline.h"
 #include "session.h"
+#include "visit.h"
 
 namespace {
 
-constexpr char kUsage[] = "usage: finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE] | --version\n";
+constexpr char kUsage[] =
+    "usage: finet-runner REQUEST.json RECORDS.jsonl [--mark] [--outputs FILE] [--profile FILE [--virtual-clock]]\n"
+    "       finet-runner --roofline FILE THREADS\n"
+    "       finet-runner --version\n";
 
 enum Status : int { kEnd = 0, kInvalid = 1, kNoRequest = 2, kNoRecords = 3 };
 
@@ -49,7 +55,17 @@ int visit(const std::string& request_path, const std::string& records_path, cons
   }
 }
 
+int roofline(const std::string& path, const std::string& threads) {
+  try {
+    finet::write_roofline(path, std::atoi(threads.c_str()));
+    return kEnd;
+  } catch (const std::exception& error) {
+    return say(error.what(), kNoRecords);
+  }
+}
+
 int run(int argc, char** argv) {
+  if (argc == 4 && std::strcmp(argv[1], "--roofline") == 0) return roofline(argv[2], argv[3]);
   std::string paths[2];
   int given = 0;
   finet::Options options;
@@ -63,6 +79,10 @@ int run(int argc, char** argv) {
       options.mark = true;
     } else if (argument == "--outputs" && i + 1 < argc) {
       options.outputs_path = argv[++i];
+    } else if (argument == "--profile" && i + 1 < argc) {
+      options.profile_path = argv[++i];
+    } else if (argument == "--virtual-clock") {
+      options.virtual_clock = true;
     } else if (given < 2 && !argument.empty() && argument.rfind("--", 0) != 0) {
       paths[given++] = argument;
     } else {
@@ -70,7 +90,7 @@ int run(int argc, char** argv) {
       break;
     }
   }
-  if (given != 2) {
+  if (given != 2 || (options.virtual_clock && options.profile_path.empty())) {
     std::fputs(kUsage, stderr);
     return kNoRequest;
   }

@@ -48,7 +48,8 @@ struct OrtApi {
   OrtResult (*CreateSessionOptions)(OrtSessionOptions**);                             // 10
   OrtUnused gap11[2];
   OrtResult (*SetSessionExecutionMode)(OrtSessionOptions*, int);                      // 13
-  OrtUnused gap14[8];
+  OrtResult (*EnableProfiling)(OrtSessionOptions*, const char* file_prefix);          // 14
+  OrtUnused gap15[7];
   OrtResult (*SetSessionLogSeverityLevel)(OrtSessionOptions*, int);                   // 22
   OrtResult (*SetSessionGraphOptimizationLevel)(OrtSessionOptions*, int);             // 23
   OrtResult (*SetIntraOpNumThreads)(OrtSessionOptions*, int);                         // 24
@@ -86,8 +87,12 @@ struct OrtApi {
   void (*ReleaseValue)(OrtValue*);                                                    // 96
   OrtUnused gap97[2];
   void (*ReleaseTensorTypeAndShapeInfo)(OrtTensorTypeAndShapeInfo*);                  // 99
-  OrtUnused gap100[30];
+  OrtUnused gap100[10];
+  OrtResult (*SessionEndProfiling)(OrtSession*, OrtAllocator*, char** file);          // 110
+  OrtUnused gap111[19];
   OrtResult (*AddSessionConfigEntry)(OrtSessionOptions*, const char* key, const char* value);  // 130
+  OrtUnused gap131[15];
+  OrtResult (*SessionGetProfilingStartTimeNs)(const OrtSession*, std::uint64_t*);     // 146
 };
 
 #define ORT_SLOT(name, number) static_assert(offsetof(OrtApi, name) == (number) * sizeof(void*), #name)
@@ -100,7 +105,9 @@ ORT_SLOT(GetTensorTypeAndShape, 65);
 ORT_SLOT(CreateCpuMemoryInfo, 69);
 ORT_SLOT(GetAllocatorWithDefaultOptions, 78);
 ORT_SLOT(ReleaseValue, 96);
+ORT_SLOT(SessionEndProfiling, 110);
 ORT_SLOT(AddSessionConfigEntry, 130);
+ORT_SLOT(SessionGetProfilingStartTimeNs, 146);
 #undef ORT_SLOT
 
 struct OrtApiBase {

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "trace.h"
+
 namespace finet {
 
 using Shape = std::vector<std::int64_t>;
@@ -31,14 +33,17 @@ class Session {
   virtual void call() = 0;
   // A copy of what the last call() returned. Throws Problem for anything but fp32.
   virtual Output output() = 0;
+  // Profiling is over: the trace that the session was opened with is complete. Throws Problem.
+  virtual void finish_trace() {}
 
   std::string runtime, version;
   int threads = 0;    // effective, read back from the runtime
   Shape input_shape;  // empty when the file does not tell
 };
 
-// Opens the file at `path` with `threads` threads; throws Problem.
-using OpenSession = Session* (*)(const char* path, int threads);
+// Opens the file at `path` with `threads` threads; throws Problem. With a trace (not null) the runtime profiles its
+// calls into it; `scratch` is then a path prefix for files of the runtime's own.
+using OpenSession = Session* (*)(const char* path, int threads, Trace* trace, const char* scratch);
 
 // Loads the library of a format's runtime ("pte", "onnx"). Throws Problem when it is absent or incomplete.
 OpenSession import_runtime(const std::string& format);

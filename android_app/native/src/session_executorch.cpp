@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "session.h"
+#include "tracer_executorch.h"
 
 // libexecutorch_threadpool.so exports these; the wheel has no header for them.
 namespace executorch::extension::threadpool {
@@ -54,8 +55,9 @@ int set_threads(int wanted) {
 
 class ExecutorchSession final : public Session {
  public:
-  ExecutorchSession(const char* path, int wanted_threads)
-      : module_(path, Module::LoadMode::MmapUseMlockIgnoreErrors) {
+  ExecutorchSession(const char* path, int wanted_threads, Trace* trace)
+      : module_(path, Module::LoadMode::MmapUseMlockIgnoreErrors,
+                trace == nullptr ? nullptr : std::make_unique<Tracer>(*trace)) {
     runtime = "executorch";
     version = FINET_EXECUTORCH_VERSION;
     threads = set_threads(wanted_threads);
@@ -111,7 +113,7 @@ class ExecutorchSession final : public Session {
 }  // namespace finet
 
 extern "C" __attribute__((visibility("default"))) finet::Session* finet_open_executorch(
-    const char* path, int threads) {
+    const char* path, int threads, finet::Trace* trace, const char*) {
   executorch::runtime::runtime_init();
-  return new finet::ExecutorchSession(path, threads);
+  return new finet::ExecutorchSession(path, threads, trace);
 }

@@ -5,13 +5,18 @@
 #include <dlfcn.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 
+#include "files.h"
 #include "imports.h"
 #include "ort_api.h"
+#include "records.h"
 
 namespace finet {
 namespace {
+
+constexpr std::size_t kMaxProfile = 1 << 30;
 
 const OrtApiBase* base = nullptr;
 const OrtApi* api = nullptr;
@@ -36,19 +41,26 @@ int process_threads() {
 
 class OnnxruntimeSession final : public Session {
  public:
-  OnnxruntimeSession(const char* path, int wanted_threads) {
+  OnnxruntimeSession(const char* path, int wanted_threads, Trace* trace, const char* scratch) : trace_(trace) {
     runtime = "onnxruntime";
     version = base->GetVersionString();
     OrtEnv* environment = nullptr;
     check(api->CreateEnv(ORT_LOG_ERRORS, "finet", &environment), "start for");
     check(api->DisableTelemetryEvents(environment), "start for");
     OrtSessionOptions* options = make_options(wanted_threads);
+    if (trace != nullptr) check(api->EnableProfiling(options, scratch), "profile");
     const int before = process_threads();
     check(api->CreateSession(environment, path, options, &session_), "load");
     const int after = process_threads();
     // The caller's thread works too. What the process really started counts, not what was asked for.
     threads = before > 0 && after > 0 ? 1 + after - before : wanted_threads;
     read_signature();
+    if (trace != nullptr) {
+      std::uint64_t origin = 0;
+      check(api->SessionGetProfilingStartTimeNs(session_, &origin), "profile");
+      trace->origin_ns = static_cast<std::int64_t>(origin);
+      trace->unit_ns = 1000;
+    }
     check(api->CreateCpuMemoryInfo(ORT_ARENA, ORT_MEMORY_DEFAULT, &memory_), "run");
   }
 
@@ -79,7 +91,30 @@ class OnnxruntimeSession final : public Session {
     return found;
   }
 
+  // The runtime writes its events into a file of its own: read, and removed.
+  void finish_trace() override {
+    OrtAllocator* allocator = nullptr;
+    char* file = nullptr;
+    check(api->GetAllocatorWithDefaultOptions(&allocator), "profile");
+    check(api->SessionEndProfiling(session_, allocator, &file), "profile");
+    const std::string text = read_bounded(file, kMaxProfile);
+    std::remove(file);
+    const Json events = Json::parse(text, nullptr, /*allow_exceptions=*/false);
+    if (!events.is_array()) throw Problem("onnxruntime's profile is not a JSON array");
+    for (const Json& event : events) add_event(event);
+  }
+
  private:
+  // Nodes, and the whole run that they are in.
+  void add_event(const Json& event) {
+    const std::string category = event.value("cat", ""), name = event.value("name", "");
+    if (category != "Node" && name != "model_run") return;
+    const std::size_t kind = trace_->kind(name, false, -1);
+    if (trace_->kinds[kind].details.empty()) trace_->kinds[kind].details = event.value("args", Json::object()).dump();
+    const std::int64_t begin = event.at("ts").get<std::int64_t>();
+    trace_->spans.push_back({kind, begin, begin + event.at("dur").get<std::int64_t>()});
+  }
+
   static OrtSessionOptions* make_options(int threads) {
     OrtSessionOptions* options = nullptr;
     check(api->CreateSessionOptions(&options), "start for");
@@ -143,13 +178,16 @@ class OnnxruntimeSession final : public Session {
     return {shape_of(info), std::vector<float>(values, values + count)};
   }
 
+  Trace* trace_;
   OrtSession* session_ = nullptr;
   OrtMemoryInfo* memory_ = nullptr;
   OrtValue *input_ = nullptr, *output_ = nullptr;
   const char *input_name_ = nullptr, *output_name_ = nullptr;
 };
 
-Session* open_session(const char* path, int threads) { return new OnnxruntimeSession(path, threads); }
+Session* open_session(const char* path, int threads, Trace* trace, const char* scratch) {
+  return new OnnxruntimeSession(path, threads, trace, scratch);
+}
 
 }  // namespace
 

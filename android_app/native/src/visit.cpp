@@ -10,6 +10,7 @@
 #include <map>
 
 #include "golden.h"
+#include "profile.h"
 #include "sha256.h"
 
 namespace finet {
@@ -42,14 +43,16 @@ inline void mark() {
 
 struct Timing {
   std::vector<std::int64_t> latencies_ns;
+  std::vector<std::int64_t> begins_ns;  // empty unless they were to be kept
   const char* stopped_by;
 };
 
 // Latencies of repeated `call()`, until there are min_runs AND min_seconds, or a cap is met. Storage exists
 // before the first run; between the two clock readings stands the call alone.
 template <class Call>
-Timing timing_loop(const Rule& rule, Call call) {
+Timing timing_loop(const Rule& rule, bool keep_begins, Call call) {
   std::vector<std::int64_t> latencies(static_cast<std::size_t>(rule.max_runs));
+  std::vector<std::int64_t> begins(keep_begins ? latencies.size() : 0);
   std::int64_t count = 0;
   const std::int64_t begin = now_ns();
   const std::int64_t enough = begin + static_cast<std::int64_t>(rule.min_seconds * 1e9);
@@ -59,6 +62,7 @@ Timing timing_loop(const Rule& rule, Call call) {
     const std::int64_t before = now_ns();
     call();
     const std::int64_t after = now_ns();
+    if (keep_begins) begins[static_cast<std::size_t>(count)] = before;
     latencies[static_cast<std::size_t>(count++)] = after - before;
     if (after >= enough && count >= rule.min_runs) {
       stopped = "minimum";
@@ -70,7 +74,8 @@ Timing timing_loop(const Rule& rule, Call call) {
     }
   }
   latencies.resize(static_cast<std::size_t>(count));
-  return {std::move(latencies), stopped};
+  begins.resize(keep_begins ? latencies.size() : 0);
+  return {std::move(latencies), std::move(begins), stopped};
 }
 
 double total_ms(const Timing& timing) {
@@ -79,11 +84,11 @@ double total_ms(const Timing& timing) {
   return static_cast<double>(total) / 1e6;
 }
 
-Session* load(const Request& request, Records& records) {
+Session* load(const Request& request, Trace* trace, const std::string& scratch, Records& records) {
   const std::int64_t before = now_ns();
   const OpenSession open = import_runtime(request.format);
   const std::int64_t imported = now_ns();
-  Session* session = open(request.artifact_path.c_str(), request.threads);
+  Session* session = open(request.artifact_path.c_str(), request.threads, trace, scratch.c_str());
   const std::int64_t opened = now_ns();
   records.write("load", {{"runtime", session->runtime},
                          {"runtime_version", session->version},
@@ -170,20 +175,28 @@ void run_visit(const Request& request, const Options& options, Records& records)
   }
   GoldenFile golden(request.golden_path);
   const Input timed = golden.input(request.timed_input);
-  Session& session = *load(request, records);
+  Profile profile(options.profile_path, options.virtual_clock);
+  Session& session = *load(request, profile.trace(), options.profile_path + ".runtime", records);
   records.enter("first");
   bind(session, timed);
   const std::int64_t before = now_ns();
   session.call();
   records.write("first", {{"first_ms", static_cast<double>(now_ns() - before) / 1e6}});
   records.enter("warmup");
-  const Timing warmup = timing_loop(request.warmup, [&] { session.call(); });
+  const Timing warmup = timing_loop(request.warmup, false, [&] { session.call(); });
   records.write("warmup", {{"runs", warmup.latencies_ns.size()}, {"total_ms", total_ms(warmup)}});
   records.enter("timing");
   const auto marked = [&] { mark(), session.call(), mark(); };
-  const Timing timing = options.mark ? timing_loop(request.timed, marked)
-                                     : timing_loop(request.timed, [&] { session.call(); });
+  profile.begin();
+  const bool profiled = profile.trace() != nullptr;
+  const Timing timing = options.mark ? timing_loop(request.timed, profiled, marked)
+                                     : timing_loop(request.timed, profiled, [&] { session.call(); });
+  profile.end();
   write_samples(timing.latencies_ns, records);
+  if (profiled) {
+    session.finish_trace();
+    profile.write(timing.begins_ns, timing.latencies_ns);
+  }
   records.enter("check");
   const Json errors = output_errors(session, golden, request, options);
   records.write("end", {{"ended_utc", utc()},

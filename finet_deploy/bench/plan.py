@@ -17,11 +17,10 @@ from finet_deploy.bench.schedule import plan_visits
 from finet_deploy.bench.summary import fusion_label
 from finet_deploy.errors import FinetDeployError, UsageError, suggest
 from finet_deploy.files import resolve_inside
-from finet_deploy.verify.certificate import fp32_growth
-from finet_deploy.verify.limits import Limits
+from finet_deploy.verify.precision import artifact_limits
 
 if TYPE_CHECKING:
-    from finet_deploy.export import Bundle
+    from finet_deploy.export import ArtifactEntry, Bundle
 
 __all__ = ["BenchRow", "build_job", "differences", "visit_request"]
 
@@ -192,7 +191,7 @@ def _row(
             normalization_ops=artifact.normalization_ops,
             notices=tuple(artifact.notices),
         ),
-        golden=_golden(bundle),
+        golden=_golden(bundle, artifact),
         threads=threads,
         input_shape=tuple(manifest.input.shape),
         fused=manifest.fused,
@@ -203,20 +202,19 @@ def _row(
     )
 
 
-def _golden(bundle: Bundle) -> Golden:
+def _golden(bundle: Bundle, artifact: ArtifactEntry) -> Golden:
     """Time on a photograph: noise and constants can hide what data does to speed. Check it and one other input."""
     golden = bundle.manifest.golden
     photos = [name for name in golden.inputs if name.startswith("photo")]
     if not photos:
         do = "export the bundle again"
         raise FinetDeployError("no photograph among the golden inputs", where=str(bundle.path), do=do)
-    limits, growth = Limits(), fp32_growth(bundle.certificate(), Limits())
     checked = [photos[0], *(name for name in golden.inputs if name != photos[0])][:CHECKED_INPUTS]
     return Golden(
         file=golden.file,
         sha256=golden.sha256,
         timed_input=photos[0],
-        output_limits={name: limits.artifact * growth.get(name, 1.0) for name in checked},
+        output_limits=artifact_limits(artifact.format, artifact.dtype, bundle.certificate(), checked),
     )
 
 

@@ -15,11 +15,13 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.export.bundle import MANIFEST_FILE, Bundle, Golden, bundle_files, read_bundle
 from finet_deploy.export.executorch import require_one_delegate, to_pte
 from finet_deploy.export.exported import Exported, count_normalization_ops, program_op_counts, trace_program
+from finet_deploy.export.int8 import int8_file, quantization_entry
 from finet_deploy.export.judge import CheckFailed, check_name, judge_files
 from finet_deploy.export.onnx import to_onnx
 from finet_deploy.export.schema import ArtifactEntry, decode_manifest
@@ -28,6 +30,7 @@ from finet_deploy.export.writer import Contents, write_artifacts, write_bundle
 from finet_deploy.files import read_bounded, replace_directory, temporary_directory_beside
 from finet_deploy.fuse import FuseReport, Kept, check_fusible, count_normalization, fuse
 from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
+from finet_deploy.quantize import Calibration, Quantized, load_calibration, quantize_network
 from finet_deploy.runtimes import FORMATS, available_runtimes, require_runtime, runtime_of
 from finet_deploy.verify import Certificate, Limits, verify
 from finet_deploy.verify.forward import as_dtype, check_inputs, run
@@ -36,8 +39,9 @@ if TYPE_CHECKING:
     from finet_deploy.images import Preprocessing
     from finet_deploy.names import ModelConfig
 
-__all__ = ["export"]
+__all__ = ["PRECISIONS", "export"]
 
+PRECISIONS = {"float32": tuple(FORMATS), "int8": ("pte", "onnx")}  # and the formats that have them
 Tell = Callable[[str], None]
 
 
@@ -51,6 +55,8 @@ def export(
     preprocessing: Preprocessing | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    calibration: Calibration | None = None,
     overwrite: bool = False,
     limits: Limits | None = None,
     progress: Tell | None = None,
@@ -60,19 +66,24 @@ def export(
     model: in eval mode, fp32, on the CPU; never changed. formats: of `pte`, `onnx`, `ptl`. fuse_model: False exports
     it as it is, for comparisons. inputs: name -> (1, 3, H, W) fp32; by default made from `preprocessing` and the
     default photographs. preprocessing, name, source: what the manifest says; by default what `create_model` and
-    `load_checkpoint` left on the network. progress: told each step as it begins, `2 * len(formats) + 3` in all.
+    `load_checkpoint` left on the network. dtype: `float32`, or a precision of `PRECISIONS`: `int8`, which is calibrated
+    on `calibration` (by default the package's photographs), whose held-out images are then the certificate's
+    photographs. progress: told each step as it begins, `2 * len(formats) + 3` in all, one more for int8.
 
     Raises UsageError for a wrong call (train mode, an unknown format, an existing folder without `overwrite`),
     CheckFailed when a certificate does not pass, FinetDeployError for everything else. In each case nothing is
     written and an existing bundle stays.
     """
     out, tell, limits = Path(out), progress or (lambda _step: None), limits or Limits()
-    formats = _checked_formats(formats)
+    formats = _checked_formats(formats, dtype)
     _check_target(out, overwrite)
     _check_model(model)
     config: ModelConfig | None = getattr(model, "model_config", None)
     if preprocessing is None and config is not None:
         preprocessing = preprocessing_for(config, model)
+    if dtype == "int8":
+        calibration = calibration or _default_calibration(preprocessing)
+        inputs = evaluation_inputs(calibration.held_out) if inputs is None else inputs
     inputs = _checked_inputs(inputs, preprocessing)
     title = name or (config.title if config else type(model).__name__)
     with temporary_directory_beside(out) as folder:
@@ -80,7 +91,9 @@ def export(
         certificate = _prove(model, deploy, inputs, limits, title, tell)
         golden = _golden(model, inputs)
         one_delegate = fuse_model and config is not None and config.name.startswith("finet_")
-        exported, normalization_ops = _export_all(deploy, inputs, formats, one_delegate, tell)
+        program = trace_program(deploy, next(iter(inputs.values())))
+        quantized = _quantized(program, dtype, calibration, limits, tell)
+        exported = _export_all(deploy, program, quantized, inputs, formats, one_delegate, tell)
         entries = write_artifacts(folder, exported)
         certificate = _judge(certificate, folder, entries, golden, limits, tell)
         tell("write the bundle")
@@ -90,7 +103,8 @@ def export(
             source=source if source is not None else getattr(model, "weights_origin", {"kind": "unknown"}),
             fused=fuse_model,
             preprocessing=preprocessing,
-            normalization_ops=normalization_ops,
+            normalization_ops=count_normalization_ops(program_op_counts(program)),
+            quantization=None if quantized is None else quantization_entry(quantized),
         )
         manifest = write_bundle(folder, contents, model, deploy, entries, golden, certificate)
         read_bundle(folder)
@@ -99,10 +113,16 @@ def export(
     return Bundle(out, manifest)
 
 
-def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
+def _checked_formats(formats: Sequence[str], dtype: str) -> tuple[str, ...]:
+    if dtype not in PRECISIONS:
+        raise UsageError(f"unknown precision {dtype!r}", do=f"use {', '.join(PRECISIONS)}")
     if isinstance(formats, str) or not formats:
         raise UsageError(f"formats={formats!r} names no format", do=f"give some of {', '.join(FORMATS)}")
     for fmt in formats:
+        if fmt not in PRECISIONS[dtype]:
+            raise UsageError(
+                f"no {dtype} file in format {fmt!r}", do=f"give some of {', '.join(PRECISIONS[dtype])}"
+            )
         require_runtime(runtime_of(fmt))  # every file is run before the bundle gets its name
     return tuple(dict.fromkeys(formats))
 
@@ -195,19 +215,44 @@ def _golden(model: nn.Module, inputs: Mapping[str, Tensor]) -> Golden:
     return Golden({name: np.asarray(x.numpy()) for name, x in inputs.items()}, arrays)
 
 
+def _default_calibration(preprocessing: Preprocessing | None) -> Calibration:
+    if preprocessing is None:
+        raise UsageError("nothing says what this network's input is", do="give calibration images")
+    return load_calibration(None, preprocessing)
+
+
+def _quantized(
+    program: ExportedProgram, dtype: str, calibration: Calibration | None, limits: Limits, tell: Tell
+) -> Quantized | None:
+    if dtype != "int8":
+        return None
+    assert calibration is not None  # `export` has seen to it
+    tell("quantize")
+    return quantize_network(program, calibration, min_sqnr_db=limits.int8_sqnr_db)
+
+
 def _export_all(
-    deploy: nn.Module, inputs: Mapping[str, Tensor], formats: Sequence[str], one_delegate: bool, tell: Tell
-) -> tuple[dict[str, Exported], int]:
-    """Every format, and the normalizations in the graph that the exporters were given."""
-    x = next(iter(inputs.values()))
-    program = trace_program(deploy, x)
+    deploy: nn.Module,
+    program: ExportedProgram,
+    quantized: Quantized | None,
+    inputs: Mapping[str, Tensor],
+    formats: Sequence[str],
+    one_delegate: bool,
+    tell: Tell,
+) -> dict[str, Exported]:
+    """Every format. quantized: the network in int8, where that is what is exported."""
     exported: dict[str, Exported] = {}
     for fmt in formats:
         tell(f"export {fmt}")
-        exported[fmt] = to_ptl(deploy, x) if fmt == "ptl" else {"pte": to_pte, "onnx": to_onnx}[fmt](program)
+        if quantized is not None:
+            exported[fmt] = int8_file(fmt, quantized)
+        elif fmt == "ptl":
+            exported[fmt] = to_ptl(deploy, next(iter(inputs.values())))
+        else:
+            exported[fmt] = {"pte": to_pte, "onnx": to_onnx}[fmt](program)
     if one_delegate and "pte" in exported:
         require_one_delegate(exported["pte"])
-    return exported, count_normalization_ops(program_op_counts(program))
+    return exported
 
 
 def _judge(
@@ -220,11 +265,12 @@ def _judge(
 ) -> Certificate:
     """The certificate with the written files in it. Raises CheckFailed when one of them does not pass."""
     paths = {fmt: folder / entry.file for fmt, entry in entries.items()}
+    dtypes = {fmt: entry.dtype for fmt, entry in entries.items()}
     versions = available_runtimes()
     certificate = msgspec.structs.replace(
         certificate,
         expected=(*certificate.expected, *map(check_name, paths)),
-        checks=(*certificate.checks, *judge_files(paths, golden, certificate, limits, tell)),
+        checks=(*certificate.checks, *judge_files(paths, golden, certificate, limits, tell, dtypes)),
         versions={
             **certificate.versions,
             **{runtime_of(fmt): versions[runtime_of(fmt)] or "" for fmt in paths},

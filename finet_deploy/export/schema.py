@@ -16,13 +16,16 @@ __all__ = [
     "GoldenEntry",
     "Manifest",
     "PreprocessingEntry",
+    "QuantizationEntry",
+    "QuantizedLayer",
     "SourceEntry",
     "TensorEntry",
     "decode_manifest",
     "encode_manifest",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READS = (1, 2)  # 1 has no quantization
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
@@ -88,6 +91,7 @@ class ArtifactEntry(_Data, frozen=True, kw_only=True):
     outside_ops: dict[str, Positive] = {}
     bytecode_version: Count | None = None
     operators: tuple[str, ...] = ()
+    fp32_ops: dict[str, Positive] = {}
     notices: tuple[str, ...] = ()
 
 
@@ -109,6 +113,30 @@ class CertificateEntry(_Data, frozen=True, kw_only=True):
     passed: bool
 
 
+class QuantizedLayer(_Data, frozen=True, kw_only=True):
+    """A convolution or linear layer of an int8 network."""
+
+    path: Text
+    sqnr_db: float | None
+    weight_spread: float
+    precision: Text
+
+
+class QuantizationEntry(_Data, frozen=True, kw_only=True):
+    """How an int8 network was made."""
+
+    calibration_source: Text
+    calibration_images: Positive
+    calibration_sha256: Sha256
+    calibration_built_in: bool
+    held_out_images: Positive
+    equalization_strength: float | None
+    equalization_tried: dict[str, float | None]
+    simulated_sqnr_db: float | None
+    fp32_layers: tuple[Text, ...] = ()
+    layers: tuple[QuantizedLayer, ...]
+
+
 class Manifest(_Data, frozen=True, kw_only=True):
     """Everything that is known about a bundle, but its tensors."""
 
@@ -128,6 +156,7 @@ class Manifest(_Data, frozen=True, kw_only=True):
     input: TensorEntry
     output: TensorEntry
     artifacts: Annotated[dict[str, ArtifactEntry], Meta(min_length=1)]
+    quantization: QuantizationEntry | None = None
     golden: GoldenEntry
     certificate: CertificateEntry
 
@@ -145,9 +174,9 @@ def decode_manifest(data: bytes, where: str) -> Manifest:
     """The manifest in `data`. FinetDeployError, naming `where`, when it is not one of this schema version."""
     try:
         version = msgspec.json.decode(data, type=_Version).schema_version
-        if version != SCHEMA_VERSION:
+        if version not in READS:
             raise FinetDeployError(
-                f"manifest has schema_version {version}, this program reads {SCHEMA_VERSION}",
+                f"manifest has schema_version {version}, this program reads {' and '.join(map(str, READS))}",
                 where=where,
                 do="use the finet-deploy version that wrote it, or export the model again",
             )

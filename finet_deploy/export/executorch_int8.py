@@ -56,7 +56,7 @@ def _quantizer(fp32: frozenset[str]) -> Any:
     )
     config = own.QuantizationConfig(activation, activation, weight, None, False)
 
-    class Quantizer(xnnpack.XNNPACKQuantizer):
+    class Quantizer(xnnpack.XNNPACKQuantizer):  # type: ignore[name-defined]
         """XNNPACK's, but a mean gets a range of its own: a mean of 49 values spans a fraction of what they do."""
 
         def annotate(self, model: GraphModule) -> GraphModule:

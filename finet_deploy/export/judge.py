@@ -80,13 +80,20 @@ def _judge_file(
 
 def _stated(certificate: Certificate, dtypes: Mapping[str, str]) -> Limits:
     """The limits that the export was held to: below fp32 they may have been chosen, and the certificate states them."""
-    stated = {}
     for fmt, dtype in dtypes.items():
-        if dtype != "float32":
-            least = certificate.check(check_name(fmt)).limits.get("min_sqnr_db")
-            if least is not None:
-                stated["int8_sqnr_db" if dtype == "int8" else "fp16_sqnr_db"] = least
-    return Limits(**stated)
+        if dtype == "int8":
+            least = _check(certificate, fmt).limits.get("median_sqnr_db")
+            return Limits() if least is None else Limits(int8_sqnr_db=least)
+    return Limits()
+
+
+def _check(certificate: Certificate, fmt: str) -> Check:
+    try:
+        return certificate.check(check_name(fmt))
+    except KeyError as error:
+        raise FinetDeployError(
+            f"the certificate has no check of the .{fmt} file", do="export the bundle again"
+        ) from error
 
 
 def verify_bundle(bundle: Bundle | Path | str, limits: Limits | None = None) -> Certificate:

@@ -19,7 +19,7 @@ __all__ = ["BUILT_IN", "IMAGES", "Calibration", "calibration_of", "load_calibrat
 BUILT_IN = "photos"
 IMAGES = 64  # enough for extremes to settle on the networks at hand, and half a minute for a large one
 MIN_IMAGES = GOLDEN_PHOTOS + 2
-_SMALLEST_DEVIATION = 1e-6
+_SMALLEST_RANGE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,9 @@ def calibration_of(images: Tensor, source: str, *, built_in: bool = False) -> Ca
         )
     if not bool(torch.isfinite(images).all()):
         raise FinetDeployError("calibration images with NaN or infinite values", where=source, do=more)
-    flat = images.flatten(1)
-    deviations = (flat - flat.mean(1, keepdim=True)).abs().amax(1)
-    if not bool((deviations > _SMALLEST_DEVIATION).any()):
+    flat, channels = images.flatten(1), images.flatten(2)
+    deviations = channels.amax(2) - channels.amin(2)
+    if not bool((deviations > _SMALLEST_RANGE).any()):
         raise FinetDeployError("every calibration image is one constant colour", where=source, do=more)
     if bool((flat == flat[:1]).all()):
         raise FinetDeployError(f"all {len(images)} calibration images are the same", where=source, do=more)

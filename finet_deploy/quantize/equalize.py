@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-from finet_deploy.quantize.graph import ADD, MUL, RELU, Layer, aten, layers
+from finet_deploy.quantize.graph import ADD, MUL, RELU, Layer, aten, layers, quantized_values
 from finet_deploy.quantize.observe import Extremes
 
 __all__ = ["Changed", "equalize"]
@@ -132,7 +132,7 @@ def equalize(
     ranges = {node: extremes.magnitude.double() for node, extremes in seen.items()}
     shifted = sum(_shift(layer, found, seen, ranges) for layer in found if shift and not layer.shared)
     groups: dict[Node, list[Node]] = {}
-    for node in seen:
+    for node in quantized_values(graph):  # what a ReLU takes away needs no levels
         groups.setdefault(ties.root(node), []).append(node)
     scaled = 0
     for root, nodes in groups.items():

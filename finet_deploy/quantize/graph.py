@@ -72,7 +72,7 @@ def graph_of(program: ExportedProgram) -> GraphModule:
     Every convolution and linear layer has a bias afterwards (zero where there was none): what rounding adds to a
     layer's mean is taken off there.
     """
-    graph: GraphModule = copy.deepcopy(program.module())  # type: ignore[assignment]
+    graph: GraphModule = copy.deepcopy(program.module())
     for node in list(graph.graph.nodes):
         if _is_layer(graph, node) and (len(node.args) < 3 or node.args[2] is None):
             _add_bias(graph, node)
@@ -91,7 +91,7 @@ def _is_layer(graph: GraphModule, node: Node) -> bool:
 def _add_bias(graph: GraphModule, node: Node) -> None:
     name = f"_bias_of_{node.name}"
     weight = _tensor(graph, node.args[1])  # type: ignore[arg-type]
-    graph.register_parameter(name, nn.Parameter(torch.zeros(len(weight)), requires_grad=False))
+    graph.register_parameter(name, nn.Parameter(weight.new_zeros(len(weight)), requires_grad=False))
     with graph.graph.inserting_before(node):
         bias = graph.graph.get_attr(name)
     fake = node.args[1].meta["val"]  # type: ignore[union-attr]

@@ -25,6 +25,7 @@ from finet_deploy.quantize.simulate import layer_sqnr, outputs, simulated_sqnr
 __all__ = ["STRENGTHS", "LayerReport", "Quantized", "quantize_network"]
 
 STRENGTHS = (0.5, 0.75, 1.0)  # of equalization, tried beside none
+TRIAL_IMAGES = 16  # on which the strengths are compared; the chosen one then sees all images
 MAX_FP32 = 8  # operators that a fallback may leave in fp32: beyond that it is no int8 network any more
 SEARCHED = 24  # noisiest operators among which a fallback searches
 MARGIN_DB = 1.0  # the simulation has to keep the limit by this much, since it is one
@@ -83,17 +84,16 @@ def quantize_network(
     if not all(bool(torch.isfinite(y).all()) for y in truth):
         raise FinetDeployError("the network's own outputs are NaN or infinite", do="check its weights")
     tell("equalize")
-    tried = {"none": _round(base, None, images, held, truth)}
-    tried |= {f"{s:g}": _round(base, s, images, held, truth) for s in STRENGTHS}
+    few = images[:: max(1, len(images) // TRIAL_IMAGES)]
+    tried = {"none": _round(base, None, few, held, truth)}
+    tried |= {f"{s:g}": _round(base, s, few, held, truth) for s in STRENGTHS}
     best = max(tried, key=lambda name: tried[name].sqnr_db)
-    chosen, fp32 = tried[best], frozenset[str]()
+    chosen, fp32 = _round(base, tried[best].strength, images, held, truth), frozenset[str]()
     if chosen.sqnr_db < min_sqnr_db + MARGIN_DB:
         tell("search what to leave in fp32")
         fp32 = _fallback(chosen, images, held, truth, min_sqnr_db)
-    sqnr = chosen.sqnr_db
     if fp32:
         chosen = _round(base, chosen.strength, images, held, truth, fp32)
-        sqnr = chosen.sqnr_db
     return Quantized(
         chosen.graph,
         calibration,
@@ -103,7 +103,7 @@ def quantize_network(
         fp32,
         tuple(_paths(chosen.graph, fp32)),
         tuple(_layer_reports(chosen, images, fp32)),
-        sqnr,
+        chosen.sqnr_db,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch.export import ExportedProgram
 from torch.fx import GraphModule, Node
 
 from finet_deploy.export.exported import exporter_errors, needs, quiet
-from finet_deploy.quantize.graph import aten
+from finet_deploy.quantize.graph import ADD, MUL, RELU, aten
 from finet_deploy.quantize.ptq import Quantized
 
 __all__ = ["fp32_operators", "to_int8_program"]
@@ -20,6 +21,27 @@ SMALLEST_SCALE = 2.0**-12  # of an activation's step, XNNPACK's own: below it re
 # weight is below 0.031: one in twenty of Finet-large's after fusing, which would then have fewer than 8 bits. Not
 # smaller: a bias is an integer of 32 bits in units of both steps.
 SMALLEST_WEIGHT_SCALE = 2.0**-20
+# What XNNPACK's delegate computes in int8, and what only moves values.
+_INT8 = {
+    *RELU,
+    *ADD,
+    *MUL,
+    *(aten.conv2d.default, aten.linear.default, aten.mean.dim, aten.max_pool2d.default),
+    *(
+        aten.avg_pool2d.default,
+        aten.adaptive_avg_pool2d.default,
+        aten.hardtanh.default,
+        aten.hardtanh_.default,
+    ),
+    *(aten.cat.default, aten.slice.Tensor, aten.view.default, aten.reshape.default, aten.flatten.using_ints),
+    *(
+        aten.permute.default,
+        aten.transpose.int,
+        aten.squeeze.dims,
+        aten.unsqueeze.default,
+        aten.dropout.default,
+    ),
+}
 
 
 def to_int8_program(quantized: Quantized) -> tuple[ExportedProgram, dict[str, int]]:
@@ -32,13 +54,12 @@ def to_int8_program(quantized: Quantized) -> tuple[ExportedProgram, dict[str, in
         pt2e = needs("torchao.quantization.pt2e.quantize_pt2e", "executorch")
         quantizer = _quantizer(quantized.fp32)
     with exporter_errors("pte (int8)"), quiet(), torch.no_grad():
-        example = (images[:1],)
-        graph = torch.export.export(quantized.graph, example).module()
-        prepared = pt2e.prepare_pt2e(graph, quantizer)
+        # A copy, not a new export, which may name operators otherwise.
+        prepared = pt2e.prepare_pt2e(copy.deepcopy(quantized.graph), quantizer)
         for image in images:
             prepared(image[None])
         converted = pt2e.convert_pt2e(prepared)
-        return torch.export.export(converted, example), fp32_operators(converted)
+        return torch.export.export(converted, (images[:1],)), fp32_operators(converted)
 
 
 def _quantizer(fp32: frozenset[str]) -> Any:
@@ -74,23 +95,27 @@ def _quantizer(fp32: frozenset[str]) -> Any:
 
 
 def fp32_operators(converted: GraphModule) -> dict[str, int]:
-    """Operators of a converted graph that compute in fp32, by name: those that not only read dequantized values."""
+    """Operators of a converted graph that compute in fp32, by name: those that XNNPACK has not in int8 (a sigmoid),
+    and those that read or give a value that is not rounded (left in fp32)."""
     counts: dict[str, int] = {}
     for node in converted.graph.nodes:
-        if (
-            node.op != "call_function"
-            or _is_rounding(node)
-            or not isinstance(node.meta.get("val"), torch.Tensor)
-        ):
+        if node.op != "call_function" or _is_rounding(node) or not _is_tensor(node) or _in_int8(node):
             continue
-        users = list(node.users)
-        # A ReLU after a quantized operator is a part of it: its input was never rounded, and need not be.
-        fused = len(users) == 1 and users[0].target in (aten.relu.default, aten.relu_.default)
-        written = fused or (bool(users) and all(_is_rounding(user) for user in users))
-        if not written or not _reads_rounded(node):
-            name = str(node.target).removeprefix("aten.").partition(".")[0]
-            counts[name] = counts.get(name, 0) + 1
+        name = str(node.target).removeprefix("aten.").partition(".")[0]
+        counts[name] = counts.get(name, 0) + 1
     return dict(sorted(counts.items()))
+
+
+def _is_tensor(node: Node) -> bool:
+    return isinstance(node.meta.get("val"), torch.Tensor)
+
+
+def _in_int8(node: Node) -> bool:
+    users = list(node.users)
+    # A ReLU after a quantized operator is a part of it: its input was never rounded, and need not be.
+    fused = len(users) == 1 and users[0].target in RELU
+    written = fused or (bool(users) and all(_is_rounding(user) for user in users))
+    return node.target in _INT8 and written and _reads_rounded(node)
 
 
 def _is_rounding(node: Node) -> bool:
@@ -98,8 +123,8 @@ def _is_rounding(node: Node) -> bool:
 
 
 def _reads_rounded(node: Node) -> bool:
-    if node.target in (aten.relu.default, aten.relu_.default):
+    if node.target in RELU:
         source = node.args[0]
         return isinstance(source, Node) and (_is_rounding(source) or _reads_rounded(source))
-    values = [a for a in node.all_input_nodes if a.op != "get_attr"]
+    values = [value for value in node.all_input_nodes if value.op != "get_attr"]
     return bool(values) and all(_is_rounding(value) for value in values)

@@ -17,6 +17,7 @@ import torch
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.exported import INPUT_NAME, Exported, exporter_errors, needs, quiet, trace_program
 from finet_deploy.export.onnx import to_onnx
+from finet_deploy.quantize.graph import ADD, MUL, RELU, aten
 from finet_deploy.quantize.ptq import Quantized
 
 __all__ = ["to_int8_onnx"]
@@ -25,7 +26,30 @@ SATURATES = (
     "on an x86 processor without VNNI, ONNX Runtime adds pairs of int8 products in 16 bits, which may saturate: check "
     "accuracy there; ARM processors and VNNI do not"
 )
+_KINDS: dict[str, set[Any]] = {
+    "Conv": {aten.conv2d.default},
+    "Gemm": {aten.linear.default},
+    "Relu": RELU,
+    "Add": ADD,
+    "Mul": MUL,
+    "ReduceMean": {aten.mean.dim},
+    "Sigmoid": {aten.sigmoid.default},
+    "Clip": {aten.hardtanh.default, aten.hardtanh_.default},
+}
 _ROUNDING = {"QuantizeLinear", "DequantizeLinear"}
+# Operators that ONNX Runtime's CPU provider fuses with the rounding around them. A ReduceMean it computes in fp32.
+_INT8 = {
+    "Conv",
+    "Gemm",
+    "MatMul",
+    "Add",
+    "Mul",
+    "MaxPool",
+    "AveragePool",
+    "GlobalAveragePool",
+    "Sigmoid",
+    "Concat",
+}
 _FREE = {
     "Reshape",
     "Flatten",
@@ -56,7 +80,7 @@ def to_int8_onnx(quantized: Quantized) -> tuple[Exported, dict[str, int]]:
             activation_type=quantization.QuantType.QInt8,
             weight_type=quantization.QuantType.QInt8,
             per_channel=True,
-            nodes_to_exclude=_names(model, quantized.fp32),
+            nodes_to_exclude=_names(model, quantized),
         )
         model = onnx.load(str(target))
         onnx.checker.check_model(model, full_check=True)
@@ -94,26 +118,34 @@ def _silent() -> Iterator[None]:
         logging.root.setLevel(level)
 
 
-def _names(model: Any, fp32: frozenset[str]) -> list[str]:
-    """The file's nodes that come from these operators of the graph; torch's exporter keeps their names."""
-    names = {node.name.removeprefix("node_"): node.name for node in model.graph.node}
-    missing = [name for name in fp32 if name not in names and not name.startswith(("dropout", "relu"))]
-    if missing:
-        raise FinetDeployError(
-            f"operator {missing[0]}, which has to stay in fp32, is not in the file under its name",
-            do="leave onnx out of --formats, and check the torch version",
-        )
-    return [names[name] for name in fp32 if name in names]
+def _names(model: Any, quantized: Quantized) -> list[str]:
+    """The file's nodes that come from the operators left in fp32: the n-th of a kind there is the n-th here.
+
+    Not by their names: torch's exporter gives other ones to what worked in place.
+    """
+    kept = []
+    for kind, targets in _KINDS.items():
+        theirs = [node for node in model.graph.node if node.op_type == kind]
+        ours = [node for node in quantized.graph.graph.nodes if node.target in targets]
+        chosen = [position for position, node in enumerate(ours) if node.name in quantized.fp32]
+        if chosen and len(ours) != len(theirs):
+            raise FinetDeployError(
+                f"{len(ours)} operators became {len(theirs)} {kind} nodes: those that have to stay in fp32 cannot be "
+                "told from the others",
+                do="leave onnx out of --formats",
+            )
+        kept += [theirs[position].name for position in chosen]
+    return kept
 
 
 def _fp32_operators(model: Any) -> dict[str, int]:
-    """Nodes that read a value which was not dequantized: they run in fp32."""
+    """Nodes that run in fp32: what ONNX Runtime has not in int8, or reads a value that was not dequantized."""
     made = {output: node.op_type for node in model.graph.node for output in node.output}
     counts: collections.Counter[str] = collections.Counter()
     for node in model.graph.node:
         if node.op_type in _ROUNDING | _FREE:
             continue
         values = [made[name] for name in node.input if name in made]
-        if not all(kind == "DequantizeLinear" for kind in values):
+        if node.op_type not in _INT8 or not all(kind == "DequantizeLinear" for kind in values):
             counts[node.op_type] += 1
     return dict(sorted(counts.items()))

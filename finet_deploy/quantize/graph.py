@@ -18,7 +18,7 @@ from torch.fx import GraphModule, Node
 
 from finet_deploy.errors import FinetDeployError
 
-__all__ = ["ADD", "MUL", "RELU", "Layer", "graph_of", "layers", "quantized_values"]
+__all__ = ["ADD", "MUL", "RELU", "Layer", "graph_of", "layers", "quantized_values", "readers"]
 
 aten = torch.ops.aten
 CONV, LINEAR = {aten.conv2d.default}, {aten.linear.default}
@@ -29,6 +29,18 @@ MEAN = {aten.mean.dim, aten.adaptive_avg_pool2d.default, aten.avg_pool2d.default
 ISLANDS = {
     *(aten.sigmoid.default, aten.hardsigmoid.default, aten.hardswish.default, aten.hardswish_.default),
     *(aten.silu.default, aten.silu_.default, aten.hardtanh.default, aten.hardtanh_.default),
+}
+# They move values, or do nothing in eval mode: rounding passes through them.
+FREE = {
+    *(
+        aten.flatten.using_ints,
+        aten.view.default,
+        aten.reshape.default,
+        aten.dropout.default,
+        aten.dropout_.default,
+    ),
+    *(aten.squeeze.dims, aten.squeeze.dim, aten.unsqueeze.default, aten.permute.default, aten.transpose.int),
+    *(aten.contiguous.default, aten.clone.default),
 }
 
 
@@ -139,6 +151,15 @@ def _path(node: Node) -> str:
     return str(stack[-1][0]) or node.name if stack else node.name
 
 
+def readers(node: Node) -> list[Node]:
+    """The operators that compute with the value, found through those that only move it; the output is none."""
+    found: list[Node] = []
+    for user in node.users:
+        if user.op == "call_function":
+            found += readers(user) if user.target in FREE else [user]
+    return found
+
+
 def quantized_values(graph: GraphModule, fp32: frozenset[str] = frozenset()) -> list[Node]:
     """The values that an int8 runtime rounds to 8 bits: the input, and what layers, sums, products, means and
     activations give, a ReLU being one with what it follows.
@@ -155,6 +176,7 @@ def quantized_values(graph: GraphModule, fp32: frozenset[str] = frozenset()) -> 
         rounds = node.target in RELU | MEAN | ISLANDS or (
             node.target in CONV | LINEAR | ADD | MUL and not followed
         )
-        if rounds and not (node.users and all(user.name in fp32 for user in node.users)):
+        reading = readers(node)
+        if rounds and not (reading and all(user.name in fp32 for user in reading)):
             found.append(node)
     return found

@@ -17,7 +17,7 @@ from torch.fx import GraphModule, Node
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.quantize.calibration import Calibration
 from finet_deploy.quantize.equalize import Changed, equalize
-from finet_deploy.quantize.graph import Layer, graph_of, layers, quantized_values
+from finet_deploy.quantize.graph import Layer, graph_of, layers, quantized_values, readers
 from finet_deploy.quantize.observe import observe
 from finet_deploy.quantize.rounding import round_layers
 from finet_deploy.quantize.simulate import layer_sqnr, outputs, simulated_sqnr
@@ -183,7 +183,7 @@ def _unit(graph: GraphModule, node: Node) -> frozenset[str]:
     own = {node.name}
     if first is not None and len(first.users) == 1 and first.op == "call_function":
         own.add(first.name)
-    return frozenset(own | {user.name for user in node.users if user.op == "call_function"})
+    return frozenset(own | {user.name for user in readers(node)})
 
 
 def _paths(graph: GraphModule, fp32: frozenset[str]) -> list[str]:

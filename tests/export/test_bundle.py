@@ -150,8 +150,8 @@ def test_a_huge_manifest_is_not_read(bundle_copy: Copy) -> None:
 
 def test_another_schema_version_is_refused_by_number(bundle_copy: Copy) -> None:
     folder = bundle_copy()
-    edit_manifest(folder, lambda manifest: manifest.update(schema_version=2))
-    with pytest.raises(FinetDeployError, match="schema_version 2, this program reads 1"):
+    edit_manifest(folder, lambda manifest: manifest.update(schema_version=3))
+    with pytest.raises(FinetDeployError, match="schema_version 3, this program reads 1 and 2"):
         read_bundle(folder)
 
 

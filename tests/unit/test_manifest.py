@@ -12,7 +12,8 @@ from finet_deploy.errors import FinetDeployError
 from finet_deploy.export import schema
 from finet_deploy.export.schema import decode_manifest, encode_manifest
 
-GOLDEN = Path(__file__).parents[1] / "data" / "export" / "manifest_v1.json"
+DATA = Path(__file__).parents[1] / "data" / "export"
+GOLDEN = DATA / "manifest_v2.json"
 CONTRACT = Path(schema.__file__).with_name("README.md")
 
 
@@ -23,6 +24,15 @@ def test_the_committed_manifest_is_read_and_written_byte_for_byte() -> None:
     assert manifest.preprocessing is not None
     assert manifest.preprocessing.crop == 64
     assert encode_manifest(manifest) == data
+    assert manifest.quantization is not None
+    assert manifest.quantization.layers[0].precision == "int8"
+
+
+def test_a_manifest_from_before_quantization_is_read_as_one_without() -> None:
+    manifest = decode_manifest((DATA / "manifest_v1.json").read_bytes(), "golden")
+    assert manifest.schema_version == 1
+    assert manifest.quantization is None
+    assert manifest.artifacts["pte"].fp32_ops == {}
 
 
 @pytest.mark.parametrize("name", [name for name in schema.__all__ if name[0].isupper() and name[1].islower()])

@@ -221,3 +221,44 @@ def test_a_certificate_without_the_file_gives_no_limits(int8: Bundle) -> None:
 
     with pytest.raises(FinetDeployError, match="no figures of the int8"):
         artifact_limits("ptl", "int8", int8.certificate(), ["photo_0"])
+
+
+class Clamped(nn.Module):
+    """Channels of very different sizes behind a clamp, which forbids to equalize them, read by two layers in turn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu_(self.second(nn.functional.hardtanh(self.first(x), -1e6, 1e6)))
+        return self.head(torch.relu_(self.third(x)).mean((2, 3), keepdim=True).flatten(1))
+
+
+def test_what_hurts_stays_in_fp32_in_both_files_and_is_announced(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = Clamped().eval()
+    with torch.no_grad():
+        network.first.weight[:4] *= 1000
+        network.first.bias[:4] *= 1000
+        network.second.weight[:, :4] *= 1e-5
+    bundle = export(
+        network,
+        tmp_path / "out",
+        formats=("pte", "onnx"),
+        dtype="int8",
+        calibration=calibration(),
+        limits=Limits(int8_sqnr_db=32.0),
+    )
+    assert bundle.manifest.quantization is not None
+    kept = bundle.manifest.quantization.fp32_layers
+    assert "first" in kept
+    for fmt in ("pte", "onnx"):
+        assert any(notice.startswith("mixed precision: first") for notice in bundle.artifact(fmt).notices)
+        assert bundle.artifact(fmt).fp32_ops
+        assert bundle.certificate().check(f"artifact/{fmt}").figures["median_sqnr_db"] > 32
+    graph = onnx.load(bundle.artifact_path("onnx")).graph
+    names = {item.name: numpy_helper.to_array(item).dtype for item in graph.initializer}
+    first = next(node for node in graph.node if node.op_type == "Conv")
+    assert names[first.input[1]] == np.float32

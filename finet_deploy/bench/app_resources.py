@@ -15,8 +15,7 @@ import msgspec
 from finet_deploy.bench.json_schema import json_schema, protocol_schema
 from finet_deploy.bench.plan import CHECKED_INPUTS
 from finet_deploy.bench.settings import load_preset, preset_names
-from finet_deploy.export.schema import SCHEMA_VERSION as MANIFEST_VERSION
-from finet_deploy.export.schema import Manifest
+from finet_deploy.export.schema import READABLE_VERSIONS, Manifest
 from finet_deploy.files import atomic_write_bytes
 from finet_deploy.verify.certificate import CONDITIONING, Certificate
 from finet_deploy.verify.certificate import SCHEMA_VERSION as CERTIFICATE_VERSION
@@ -42,12 +41,13 @@ def _planning() -> str:
     data = {
         "presets": {name: msgspec.to_builtins(load_preset(name)) for name in preset_names()},
         "checked_inputs": CHECKED_INPUTS,
-        "manifest_versions": [MANIFEST_VERSION],
+        "manifest_versions": list(READABLE_VERSIONS),
         "certificate_versions": [CERTIFICATE_VERSION],
         "limits": {
             "artifact": limits.artifact,
             "fp32": limits.fp32,
             "fp32_multiple": limits.fp32_multiple,
+            "lower_multiple": limits.lower_multiple,
             "conditioning_check": CONDITIONING,
         },
     }

@@ -17,11 +17,10 @@ from finet_deploy.bench.schedule import plan_visits
 from finet_deploy.bench.summary import fusion_label
 from finet_deploy.errors import FinetDeployError, UsageError, suggest
 from finet_deploy.files import resolve_inside
-from finet_deploy.verify.certificate import fp32_growth
-from finet_deploy.verify.limits import Limits
+from finet_deploy.verify.precision import artifact_limits
 
 if TYPE_CHECKING:
-    from finet_deploy.export import Bundle
+    from finet_deploy.export import ArtifactEntry, Bundle
 
 __all__ = ["BenchRow", "build_job", "differences", "visit_request"]
 
@@ -46,6 +45,7 @@ def build_job(
     folder: Path,
     suite: str | None = None,
     mixed_fusion: bool = False,
+    mixed_precision: bool = False,
     runner: str | None = None,
     supported: Sequence[str] | None = None,
 ) -> Job:
@@ -71,7 +71,9 @@ def build_job(
             _row(f"{runtime}/{n}", label, bundle, runtime, threads=threads, folder=folder, baseline=n == 0)
             for n, (label, bundle) in enumerate(zip(labels, bundles))
         ]
-        _audit(group, mixed_fusion)
+        _audit(group, mixed_fusion, mixed_precision)
+        if mixed_precision:
+            group = _label_precision(group)
         if settings.aa_row:
             group.append(_same_file_row(group[0]))
         groups.append(_label_fusion(group) if mixed_fusion else group)
@@ -80,6 +82,7 @@ def build_job(
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         suite=suite,
         mixed_fusion=mixed_fusion,
+        mixed_precision=mixed_precision,
         device=device,
         runner=runner,
         left_out=tuple(left_out),
@@ -132,13 +135,17 @@ def _check_threads(threads: int, device: DeviceInfo) -> None:
 
 def _labels(rows: Sequence[BenchRow], bundles: Sequence[Bundle]) -> list[str]:
     labels = [row.label or bundle.manifest.name for row, bundle in zip(rows, bundles)]
-    kinds = {(label, bundle.manifest.fused) for label, bundle in zip(labels, bundles)}
+    kinds = {(label, bundle.manifest.fused, _precisions(bundle)) for label, bundle in zip(labels, bundles)}
     if len(kinds) < len(labels):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         raise UsageError(
             f"two rows are called {', '.join(map(repr, twice))}", do="give each bundle a label of its own"
         )
     return labels
+
+
+def _precisions(bundle: Bundle) -> frozenset[str]:
+    return frozenset(artifact.dtype for artifact in bundle.manifest.artifacts.values())
 
 
 def _runtimes(
@@ -192,7 +199,7 @@ def _row(
             normalization_ops=artifact.normalization_ops,
             notices=tuple(artifact.notices),
         ),
-        golden=_golden(bundle),
+        golden=_golden(bundle, artifact),
         threads=threads,
         input_shape=tuple(manifest.input.shape),
         fused=manifest.fused,
@@ -203,20 +210,19 @@ def _row(
     )
 
 
-def _golden(bundle: Bundle) -> Golden:
+def _golden(bundle: Bundle, artifact: ArtifactEntry) -> Golden:
     """Time on a photograph: noise and constants can hide what data does to speed. Check it and one other input."""
     golden = bundle.manifest.golden
     photos = [name for name in golden.inputs if name.startswith("photo")]
     if not photos:
         do = "export the bundle again"
         raise FinetDeployError("no photograph among the golden inputs", where=str(bundle.path), do=do)
-    limits, growth = Limits(), fp32_growth(bundle.certificate(), Limits())
     checked = [photos[0], *(name for name in golden.inputs if name != photos[0])][:CHECKED_INPUTS]
     return Golden(
         file=golden.file,
         sha256=golden.sha256,
         timed_input=photos[0],
-        output_limits={name: limits.artifact * growth.get(name, 1.0) for name in checked},
+        output_limits=artifact_limits(artifact.format, artifact.dtype, bundle.certificate(), checked),
     )
 
 
@@ -230,12 +236,18 @@ def _label_fusion(group: Iterable[Row]) -> list[Row]:
     return [msgspec.structs.replace(row, label=f"{row.label} ({fusion_label(row)})") for row in group]
 
 
-def _audit(rows: Sequence[Row], mixed_fusion: bool) -> None:
+def _label_precision(group: Iterable[Row]) -> list[Row]:
+    return [msgspec.structs.replace(row, label=f"{row.label} ({row.artifact.dtype})") for row in group]
+
+
+def _audit(rows: Sequence[Row], mixed_fusion: bool, mixed_precision: bool) -> None:
     """Rows of one table have the same input and precision, and are fused to the same degree."""
     _same(
         rows, "input shapes", lambda row: "x".join(map(str, row.input_shape)), "measure them in separate runs"
     )
-    _same(rows, "precisions", lambda row: row.artifact.dtype, "measure them in separate runs")
+    if not mixed_precision:
+        do = "measure them in separate runs, or say that precision is what is compared"
+        _same(rows, "precisions", lambda row: row.artifact.dtype, do)
     if not mixed_fusion:
         do = "export them fused alike, or say that fusion is what is compared"
         _same(rows, "degrees of fusion", fusion_label, do)

@@ -182,6 +182,7 @@ class Job(_Data, frozen=True, kw_only=True):
     created_utc: str
     suite: str | None = None
     mixed_fusion: bool
+    mixed_precision: bool = False
     device: DeviceInfo
     runner: str | None = None
     left_out: tuple[str, ...] = ()

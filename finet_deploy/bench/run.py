@@ -43,6 +43,7 @@ def run_bench(
     runtimes: Sequence[str] | None = None,
     suite: str | None = None,
     mixed_fusion: bool = False,
+    mixed_precision: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
 ) -> Run:
@@ -62,6 +63,7 @@ def run_bench(
         folder=out,
         suite=suite,
         mixed_fusion=mixed_fusion,
+        mixed_precision=mixed_precision,
         runner=device.runner,
         supported=device.runtimes,
     )

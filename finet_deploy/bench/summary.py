@@ -87,17 +87,21 @@ def fusion_label(row: Row) -> str:
     return "fused" if left == 0 else f"fused, {left} normalization ops left"
 
 
-def comparison_key(row: Row, *, mixed_fusion: bool) -> tuple[str, int, str, tuple[int, ...], str]:
+def comparison_key(
+    row: Row, *, mixed_fusion: bool, mixed_precision: bool = False
+) -> tuple[str, int, str, tuple[int, ...], str]:
     """Rows may be compared when these are equal: runtime, threads, precision, input and fusion."""
     fusion = "mixed" if mixed_fusion else fusion_label(row)
-    return row.artifact.runtime, row.threads, row.artifact.dtype, row.input_shape, fusion
+    precision = "mixed precision" if mixed_precision else row.artifact.dtype
+    return row.artifact.runtime, row.threads, precision, row.input_shape, fusion
 
 
 def summarise(run: Run) -> tuple[Comparison, ...]:
     """All comparisons of a run, in the order of the job's rows."""
     groups: dict[tuple[str, int, str, tuple[int, ...], str], list[Row]] = {}
     for row in run.job.rows:
-        groups.setdefault(comparison_key(row, mixed_fusion=run.job.mixed_fusion), []).append(row)
+        key = comparison_key(row, mixed_fusion=run.job.mixed_fusion, mixed_precision=run.job.mixed_precision)
+        groups.setdefault(key, []).append(row)
     return tuple(_compare(run, key, rows) for key, rows in groups.items())
 
 

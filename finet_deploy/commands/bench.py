@@ -64,6 +64,7 @@ Examples:
     help="Where a suite's bundles are, or are exported to.",
 )  # fmt: skip
 @click.option("--mixed-fusion", is_flag=True, help="Fusion is what is compared: fused beside unfused rows.")
+@click.option("--mixed-precision", is_flag=True, help="Precision is what is compared: int8 beside fp32 rows.")
 @click.option("--keep-going", is_flag=True, help="Exit 0 also when a visit was invalid.")
 @click.option("--unpinned", is_flag=True, help="Phones: let the scheduler choose the cores.")
 @click.option("--emulated", is_flag=True, help="Phones: this one is emulated; every table says so.")
@@ -84,6 +85,7 @@ def command(
     resume: Path | None,
     bundles_dir: Path,
     mixed_fusion: bool,
+    mixed_precision: bool,
     keep_going: bool,
     unpinned: bool,
     emulated: bool,
@@ -133,6 +135,7 @@ def command(
                 runtimes=[name.strip() for name in runtimes.split(",")] if runtimes else None,
                 suite=suite,
                 mixed_fusion=mixed or mixed_fusion,
+                mixed_precision=mixed_precision,
                 progress=progress,
             )
     return _finish([run], run.folder, keep_going, console)

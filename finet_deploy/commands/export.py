@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from finet_deploy.commands.console import Console, output_options
-from finet_deploy.commands.source import ModelOptions, load_source, model_options
+from finet_deploy.commands.source import ModelOptions, Source, load_source, model_options
+from finet_deploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from finet_deploy.quantize import Calibration
+    from finet_deploy.verify import Limits
+
+DTYPES = {"fp32": "float32", "int8": "int8"}
 
 EPILOG = """\b
 Examples:
   finet-deploy export finet_large --fuse --formats pte,onnx,ptl -o bundles/finet_large
   finet-deploy export trained.safetensors -o bundles/mine --images photos/
+  finet-deploy export finet_large --dtype int8 --calibrate photos/ -o bundles/finet_large_int8
   finet-deploy export timm:mobilenetv3_small_075 --formats onnx -o bundles/peer
   finet-deploy export finet_large --core cortex-a53 -o bundles/for_small_cores
 """
@@ -21,7 +30,18 @@ Examples:
 @click.command("export", epilog=EPILOG)
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle's folder.")
-@click.option("--formats", default="pte,onnx,ptl", show_default=True, help="Comma-separated.")
+@click.option("--formats", help="Comma-separated (default pte,onnx,ptl; int8: pte,onnx).")
+@click.option(
+    "--dtype", type=click.Choice(list(DTYPES)), default="fp32", show_default=True, help="Of the files."
+)
+@click.option(
+    "--calibrate", metavar="FOLDER|NAME",
+    help="int8: your images, or photos or digits (default: the package's photographs).",
+)  # fmt: skip
+@click.option(
+    "--min-sqnr", type=click.FloatRange(0, min_open=True), metavar="DB",
+    help="int8: least signal-to-noise ratio on held-out images.",
+)  # fmt: skip
 @click.option(
     "--fuse/--no-fuse", "fuse_model", default=True, show_default=True, help="Fold normalization first."
 )
@@ -50,7 +70,10 @@ Examples:
 def command(
     source: str,
     output: Path,
-    formats: str,
+    formats: str | None,
+    dtype: str,
+    calibrate: str | None,
+    min_sqnr: float | None,
     fuse_model: bool,
     passes: str,
     core: str,
@@ -64,14 +87,18 @@ def command(
     Every file is read back and run by its own runtime before the bundle appears under its name.
     """
     from finet_deploy.export import export, parse_formats
+    from finet_deploy.export.request import PRECISIONS
     from finet_deploy.passes import parse_passes
     from finet_deploy.passes.kernels import kernels as check_core
 
-    wanted = parse_formats(formats)
+    int8 = dtype == "int8"
+    _refuse_misplaced(int8, calibrate, min_sqnr)
+    wanted = PRECISIONS[DTYPES[dtype]] if formats is None else parse_formats(formats)
     parse_passes(passes, ())
     check_core(core)
     loaded = load_source(source, options, console)
-    with console.progress("export", total=2 * len(wanted) + 4) as step:
+    calibration = _calibration(calibrate, loaded, options, console) if int8 else None
+    with console.progress("export", total=2 * len(wanted) + 4 + int8) as step:
         bundle = export(
             loaded.model,
             output,
@@ -80,11 +107,43 @@ def command(
             passes=passes,
             core=core,
             raw_pixels=raw_pixels,
-            inputs=loaded.inputs,
+            inputs=loaded.inputs if calibration is None else None,
             preprocessing=loaded.preprocessing,
+            dtype=DTYPES[dtype],
+            calibration=calibration,
+            limits=_limits(min_sqnr),
             overwrite=overwrite,
             progress=step,
         )
+    if bundle.manifest.quantization is not None and bundle.manifest.quantization.fp32_layers:
+        console.warn(f"left in fp32: {', '.join(bundle.manifest.quantization.fp32_layers)}")
     console.document(bundle.to_json_object())
     for line in bundle.summary_lines():
         console.result(line)
+
+
+def _refuse_misplaced(int8: bool, calibrate: str | None, min_sqnr: float | None) -> None:
+    if not int8 and (calibrate is not None or min_sqnr is not None):
+        raise UsageError("--calibrate and --min-sqnr are for int8", do="add --dtype int8, or leave them out")
+
+
+def _calibration(
+    calibrate: str | None, loaded: Source, options: ModelOptions, console: Console
+) -> Calibration:
+    """The images given; else those of --images; else the package's photographs, which is said."""
+    from finet_deploy.quantize import load_calibration
+
+    source = calibrate if calibrate is not None or options.images is None else str(options.images)
+    found = load_calibration(source, loaded.preprocessing, seed=options.seed)
+    if found.built_in:
+        console.warn(
+            "int8 ranges from the package's photographs: give --calibrate FOLDER with images of yours"
+        )
+    console.note(f"calibrate on {len(found.images)} images of {found.source}, {len(found.held_out)} held out")
+    return found
+
+
+def _limits(min_sqnr: float | None) -> Limits | None:
+    from finet_deploy.verify import Limits
+
+    return None if min_sqnr is None else Limits(int8_sqnr_db=min_sqnr)

@@ -23,6 +23,7 @@ Examples:
   finet-deploy train --recipe digits
   finet-deploy train finet_large --recipe paper-cifar --data data/ --download
   finet-deploy train --recipe digits --num-groups 1 --epochs 5 --seed 3 -o runs/g1
+  finet-deploy train --recipe digits --qat --init digits.safetensors --epochs 3 --lr 0.001 -o runs/qat
   finet-deploy train --resume -o runs/g1
   torchrun --nproc-per-node 4 -m finet_deploy train --recipe paper-imagenet --data imagenet/
 """
@@ -39,6 +40,9 @@ RECIPE_FILE = "recipe.json"
     "--data", type=click.Path(path_type=Path), metavar="DIR", help="Where the data set lies, or shall lie."
 )
 @click.option("--download", is_flag=True, help="Fetch the data set if it is not there.")
+@click.option(
+    "--init", type=click.Path(path_type=Path), metavar="FILE", help="Start from this checkpoint's weights."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in -o, to the bit on a CPU.")
 @click.option("--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", show_default=True)
 @click.option("--workers", type=click.IntRange(0), metavar="N", help="Processes that read images.")
@@ -54,6 +58,7 @@ def command(
     output: Path | None,
     data: Path | None,
     download: bool,
+    init: Path | None,
     resume: bool,
     device: str,
     workers: int | None,
@@ -91,6 +96,12 @@ def command(
             f"{title} on {train_set.name}: {len(train_set)} images to train on, {len(val_set)} held out, "
             f"{len(train_set.classes)} classes; device {process.device}; run folder {folder}"
         )
+    start = None
+    if init is not None and not resume:
+        from finet_deploy.checkpoint import load_checkpoint
+
+        start = load_checkpoint(init)
+        console.note(f"start from {init}")
     with TrainProgress(console) as progress:
         result = train(
             chosen,
@@ -102,6 +113,7 @@ def command(
             observer=progress,
             save_every=save_every,
             workers=image_workers(chosen.dataset, workers),
+            start=start,
         )
     if process.main:
         _tell(result, chosen, data, console)

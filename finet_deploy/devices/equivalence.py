@@ -17,9 +17,9 @@ from finet_deploy.bench.golden import OUTPUT, GoldenFile
 from finet_deploy.bench.protocol import Row
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.files import read_bounded
-from finet_deploy.verify.certificate import Certificate, fp32_growth
+from finet_deploy.verify.certificate import Certificate
 from finet_deploy.verify.compare import compare
-from finet_deploy.verify.limits import Limits
+from finet_deploy.verify.precision import artifact_limits
 
 __all__ = ["MAX_OUTPUT_BYTES", "Equivalence", "golden_limits", "judge", "read_outputs"]
 
@@ -94,10 +94,10 @@ def golden_limits(row: Row, bundle: Path) -> dict[str, float]:
         raise FinetDeployError(
             f"not a certificate: {error}", where=str(path), do="export it again"
         ) from error
-    limits = Limits()
-    growth = fp32_growth(Certificate.from_json_object(data), limits)
     names = _golden_names(bundle / row.golden.file)
-    return {**{name: limits.artifact * growth.get(name, 1.0) for name in names}, **row.golden.output_limits}
+    certificate = Certificate.from_json_object(data)
+    stated = artifact_limits(row.artifact.format, row.artifact.dtype, certificate, names)
+    return {**stated, **row.golden.output_limits}
 
 
 def judge(

@@ -143,6 +143,7 @@ class Bundle:
         ]
         for fmt, entry in manifest.artifacts.items():
             line = f"  {entry.file}: {entry.bytes / 1e6:.1f} MB for {entry.runtime} {entry.runtime_version}"
+            line += "" if entry.dtype == "float32" else f", {entry.dtype}"
             if entry.delegates is not None and entry.delegated_share is not None:
                 plural = "" if entry.delegates == 1 else "s"
                 line += (
@@ -154,7 +155,23 @@ class Bundle:
                 line += f", {len(entry.passes)} passes for {entry.core} ({', '.join(p.name for p in entry.passes)})"
             lines.append(line)
             lines += [f"  {fmt}: {notice}" for notice in entry.notices]
-        return [*lines, f"  in {self.path}"]
+        return [*lines, *_quantization_lines(manifest), f"  in {self.path}"]
+
+
+def _quantization_lines(manifest: Manifest) -> list[str]:
+    entry = manifest.quantization
+    if entry is None:
+        return []
+    strength = entry.equalization_strength
+    how = "not equalized" if strength is None else f"equalized with strength {strength:g}"
+    lines = [f"  int8: calibrated on {entry.calibration_images} images of {entry.calibration_source}, {how}"]
+    known = [layer for layer in entry.layers if layer.sqnr_db is not None]
+    if known:
+        worst = min(known, key=lambda layer: layer.sqnr_db or 0.0)
+        lines.append(
+            f"  int8: the layer that loses most is {worst.path}, with an SQNR of {worst.sqnr_db:.1f} dB"
+        )
+    return lines
 
 
 def _checked(

@@ -48,6 +48,8 @@ class Exported:
     outside_ops: dict[str, int] = field(default_factory=dict)
     bytecode_version: int | None = None
     operators: tuple[str, ...] = ()
+    dtype: str = "float32"
+    fp32_ops: dict[str, int] = field(default_factory=dict)
     notices: tuple[str, ...] = ()
     operator_map: PteOperators | OnnxOperators | None = None
 

@@ -15,29 +15,28 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.export import ExportedProgram
 
-from finet_deploy.errors import FinetDeployError, UsageError
-from finet_deploy.export.bundle import MANIFEST_FILE, Bundle, Golden, bundle_files, read_bundle
+from finet_deploy.export.bundle import Bundle, Golden, read_bundle
 from finet_deploy.export.executorch import require_one_delegate, to_pte
 from finet_deploy.export.exported import Exported, count_normalization_ops, program_op_counts, trace_program
+from finet_deploy.export.int8 import int8_file, quantization_entry
 from finet_deploy.export.judge import CheckFailed, check_name, judge_files
 from finet_deploy.export.onnx import to_onnx
-from finet_deploy.export.schema import ArtifactEntry, decode_manifest
+from finet_deploy.export.request import check_target, request
+from finet_deploy.export.schema import ArtifactEntry
 from finet_deploy.export.torch_mobile import to_ptl
 from finet_deploy.export.writer import Contents, write_artifacts, write_bundle
-from finet_deploy.files import read_bounded, replace_directory, temporary_directory_beside
-from finet_deploy.fuse import FuseReport, Kept, check_fusible, count_normalization, fuse
-from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
-from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes, default_passes, parse_passes
-from finet_deploy.passes.kernels import kernels as check_core
-from finet_deploy.passes.standardize import RawPixels, raw_inputs, raw_preprocessing
-from finet_deploy.runtimes import FORMATS, available_runtimes, require_runtime, runtime_of
+from finet_deploy.files import replace_directory, temporary_directory_beside
+from finet_deploy.fuse import FuseReport, Kept, count_normalization, fuse
+from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes
+from finet_deploy.quantize import Calibration, Quantized, quantize_network
+from finet_deploy.runtimes import FORMATS, available_runtimes, runtime_of
 from finet_deploy.verify import Certificate, Limits, verify
-from finet_deploy.verify.forward import as_dtype, check_inputs, run
+from finet_deploy.verify.forward import as_dtype, run
 
 if TYPE_CHECKING:
     from finet_deploy.images import Preprocessing
-    from finet_deploy.names import ModelConfig
 
 __all__ = ["export"]
 
@@ -57,136 +56,73 @@ def export(
     preprocessing: Preprocessing | None = None,
     name: str | None = None,
     source: Mapping[str, Any] | None = None,
+    dtype: str = "float32",
+    calibration: Calibration | None = None,
     overwrite: bool = False,
     limits: Limits | None = None,
     progress: Tell | None = None,
 ) -> Bundle:
-    """Fuse, prove, export, read back, run and judge a network, and write it as the bundle folder `out`.
+    """Fuse, prove, rewrite, export, read back, run and judge a network, and write it as the bundle folder `out`.
 
     model: in eval mode, fp32, on the CPU; never changed. formats: of `pte`, `onnx`, `ptl`. fuse_model: False exports
-    it as it is, for comparisons. passes: `default` (what helps each format; nothing for a network that is not fused),
-    `none`, or names, see `parse_passes`. core: the core type for whose kernels they choose shapes. raw_pixels: the
-    files take pixels from 0 to 255 instead of standardized ones, and the manifest says so. inputs: name ->
-    (1, 3, H, W) fp32, standardized; by default made from `preprocessing` and the default photographs. preprocessing,
-    name, source: what the manifest says; by default what `create_model` and `load_checkpoint` left on the network.
-    progress: told each step as it begins, at most `2 * len(formats) + 4` in all.
+    it as it is, for comparisons. passes: `default` (what helps each format and precision; nothing for a network that
+    is not fused), `none`, or names, see `parse_passes`. core: the core type for whose kernels they choose shapes.
+    raw_pixels: the files take pixels from 0 to 255 instead of standardized ones, and the manifest says so. inputs:
+    name -> (1, 3, H, W) fp32, standardized; by default made from `preprocessing` and the default photographs.
+    preprocessing, name, source: what the manifest says; by default what `create_model` and `load_checkpoint` left on
+    the network. dtype: `float32`, or a precision of `PRECISIONS`: `int8`, which is calibrated on `calibration`
+    (standardized images; by default the package's photographs), whose held-out images are then the certificate's
+    photographs. progress: told each step as it begins, at most `2 * len(formats) + 4` in all, one more for int8.
 
     Raises UsageError for a wrong call (train mode, an unknown format, an existing folder without `overwrite`),
     CheckFailed when a certificate does not pass, FinetDeployError for everything else. In each case nothing is
     written and an existing bundle stays.
     """
     out, tell, limits = Path(out), progress or (lambda _step: None), limits or Limits()
-    formats = _checked_formats(formats)
-    plan = {fmt: parse_passes(passes, default_passes(fmt) if fuse_model else ()) for fmt in formats}
-    check_core(core)
-    _check_target(out, overwrite)
-    _check_model(model)
-    config: ModelConfig | None = getattr(model, "model_config", None)
-    if preprocessing is None and config is not None:
-        preprocessing = preprocessing_for(config, model)
-    inputs = _checked_inputs(inputs, preprocessing)
-    network = model
-    if raw_pixels:
-        model, inputs, preprocessing = _with_raw_pixels(model, inputs, preprocessing)
-    title = name or (config.title if config else type(network).__name__)
+    check_target(out, overwrite)
+    asked = request(
+        model,
+        formats=formats,
+        fuse_model=fuse_model,
+        passes=passes,
+        core=core,
+        raw_pixels=raw_pixels,
+        inputs=inputs,
+        preprocessing=preprocessing,
+        dtype=dtype,
+        calibration=calibration,
+    )
+    config, x = asked.config, next(iter(asked.inputs.values()))
+    title = name or (config.title if config else type(model).__name__)
     with temporary_directory_beside(out) as folder:
-        deploy = _deploy_form(model, fuse_model, inputs, tell)
-        certificate = _prove(model, deploy, inputs, limits, title, tell)
-        golden = _golden(model, inputs)
-        one_delegate = fuse_model and config is not None and config.name.startswith("finet_")
-        rewritten = _rewrite(deploy, inputs, plan, core, limits, tell)
+        deploy = _deploy_form(asked.model, fuse_model, asked.inputs, tell)
+        certificate = _prove(asked.model, deploy, asked.inputs, limits, title, tell)
+        golden = _golden(asked.model, asked.inputs)
+        rewritten = _rewrite(deploy, asked.inputs, asked.plan, core, limits, tell)
         certificate = _with_passes(certificate, rewritten)
-        exported, normalization_ops = _export_all(deploy, rewritten, inputs, one_delegate, tell)
+        programs = _trace(deploy, rewritten, x)
+        quantized = _quantized(programs, rewritten, asked.calibration, limits, tell)
+        exported = _export_all(rewritten, programs, quantized, x, tell)
+        if fuse_model and config is not None and config.name.startswith("finet_") and "pte" in exported:
+            require_one_delegate(exported["pte"])
         entries = write_artifacts(folder, exported, rewritten, core)
         certificate = _judge(certificate, folder, entries, golden, limits, tell)
         tell("write the bundle")
         contents = Contents(
             name=title,
             config=config,
-            source=source if source is not None else getattr(network, "weights_origin", {"kind": "unknown"}),
+            source=source if source is not None else getattr(model, "weights_origin", {"kind": "unknown"}),
             fused=fuse_model,
-            preprocessing=preprocessing,
-            normalization_ops=normalization_ops,
+            preprocessing=asked.preprocessing,
+            normalization_ops=count_normalization_ops(program_op_counts(programs[id(deploy)])),
+            quantization=None if quantized is None else quantization_entry(quantized),
         )
         maps = {fmt: item.operator_map for fmt, item in exported.items() if item.operator_map is not None}
-        manifest = write_bundle(folder, contents, network, deploy, entries, golden, certificate, maps)
+        manifest = write_bundle(folder, contents, model, deploy, entries, golden, certificate, maps)
         read_bundle(folder)
-        _check_target(out, overwrite)  # minutes have passed
+        check_target(out, overwrite)  # minutes have passed
         replace_directory(folder, out)
     return Bundle(out, manifest)
-
-
-def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(formats, str) or not formats:
-        raise UsageError(f"formats={formats!r} names no format", do=f"give some of {', '.join(FORMATS)}")
-    for fmt in formats:
-        require_runtime(runtime_of(fmt))  # every file is run before the bundle gets its name
-    return tuple(dict.fromkeys(formats))
-
-
-def _check_target(out: Path, overwrite: bool) -> None:
-    """An existing target is replaced only on request, and only when all of it is a bundle of ours."""
-    if not out.exists() and not out.is_symlink():
-        return
-    if not overwrite:
-        raise UsageError("output exists", where=str(out), do="choose another, or allow --overwrite")
-    if out.is_symlink() or not out.is_dir():
-        raise UsageError("output exists and is not a folder", where=str(out), do="choose another output")
-    present = {item.name for item in out.iterdir()}
-    if not present:
-        return
-    try:
-        manifest = decode_manifest(read_bounded(out / MANIFEST_FILE, 1 << 22), str(out))
-    except FinetDeployError as error:
-        raise UsageError(
-            "output exists and is not a bundle: it is never overwritten",
-            where=str(out),
-            do="choose another output, or remove it yourself",
-        ) from error
-    if foreign := sorted(present - bundle_files(manifest)):
-        raise UsageError(
-            f"the bundle's folder also holds {foreign[0]}, which overwriting would delete",
-            where=str(out),
-            do="move it away, or choose another output",
-        )
-
-
-def _check_model(model: nn.Module) -> None:
-    check_fusible(model)
-    for path, tensor in model.state_dict(keep_vars=True).items():
-        if tensor.device.type != "cpu" or (tensor.is_floating_point() and tensor.dtype != torch.float32):
-            raise UsageError(
-                f"weights are {tensor.dtype} on {tensor.device}, exported files are fp32 from the CPU",
-                where=path,
-                do="call model.float().cpu()",
-            )
-
-
-def _checked_inputs(
-    inputs: Mapping[str, Tensor] | None, preprocessing: Preprocessing | None
-) -> Mapping[str, Tensor]:
-    if inputs is None:
-        if preprocessing is None:
-            raise UsageError("nothing says what this network's input is", do="give inputs or preprocessing")
-        inputs = evaluation_inputs(default_images(GOLDEN_PHOTOS, preprocessing))
-    check_inputs(inputs)
-    shape = next(iter(inputs.values())).shape
-    for name, x in inputs.items():
-        if x.shape != shape or x.ndim != 4 or len(x) != 1 or x.dtype != torch.float32:
-            raise UsageError(
-                f"input {name!r} is {x.dtype} {tuple(x.shape)}", do="give fp32 (1, 3, H, W), all of one shape"
-            )
-    return {name: x.detach().cpu().contiguous() for name, x in inputs.items()}
-
-
-def _with_raw_pixels(
-    model: nn.Module, inputs: Mapping[str, Tensor], preprocessing: Preprocessing | None
-) -> tuple[nn.Module, dict[str, Tensor], Preprocessing]:
-    """The network of pixels from 0 to 255, its inputs, and how a picture becomes one."""
-    if preprocessing is None:
-        raise UsageError("nothing says how this network's input is standardized", do="give preprocessing")
-    network = RawPixels(model, preprocessing.mean, preprocessing.std)
-    return network, raw_inputs(inputs, preprocessing), raw_preprocessing(preprocessing)
 
 
 def _deploy_form(model: nn.Module, fuse_model: bool, inputs: Mapping[str, Tensor], tell: Tell) -> nn.Module:
@@ -254,29 +190,45 @@ def _with_passes(certificate: Certificate, rewritten: Mapping[str, Applied]) -> 
     return certificate
 
 
-def _export_all(
-    deploy: nn.Module,
+def _trace(deploy: nn.Module, rewritten: Mapping[str, Applied], x: Tensor) -> dict[int, ExportedProgram]:
+    """The graph of the deploy network and of what passes made of it, each distinct one once, by its id."""
+    models = [deploy, *(applied.model for fmt, applied in rewritten.items() if fmt != "ptl")]
+    return {id(model): trace_program(model, x) for model in dict.fromkeys(models)}
+
+
+def _quantized(
+    programs: Mapping[int, ExportedProgram],
     rewritten: Mapping[str, Applied],
-    inputs: Mapping[str, Tensor],
-    one_delegate: bool,
+    calibration: Calibration | None,
+    limits: Limits,
     tell: Tell,
-) -> tuple[dict[str, Exported], int]:
-    """Every format, and the normalizations in the graph that the exporters were given."""
-    x = next(iter(inputs.values()))
-    programs = {id(deploy): trace_program(deploy, x)}
+) -> Quantized | None:
+    """The one network that all int8 files come from: below fp32 a format's default passes are every format's."""
+    if calibration is None:
+        return None
+    tell("quantize")
+    (program,) = {id(applied.model): programs[id(applied.model)] for applied in rewritten.values()}.values()
+    return quantize_network(program, calibration, min_sqnr_db=limits.int8_sqnr_db)
+
+
+def _export_all(
+    rewritten: Mapping[str, Applied],
+    programs: Mapping[int, ExportedProgram],
+    quantized: Quantized | None,
+    x: Tensor,
+    tell: Tell,
+) -> dict[str, Exported]:
+    """Every format. quantized: the network in int8, where that is what is exported."""
     exported: dict[str, Exported] = {}
     for fmt, applied in rewritten.items():
         tell(f"export {fmt}")
-        model = applied.model
-        if fmt == "ptl":
-            exported[fmt] = to_ptl(model, x)
-            continue
-        if id(model) not in programs:
-            programs[id(model)] = trace_program(model, x)
-        exported[fmt] = {"pte": to_pte, "onnx": to_onnx}[fmt](programs[id(model)])
-    if one_delegate and "pte" in exported:
-        require_one_delegate(exported["pte"])
-    return exported, count_normalization_ops(program_op_counts(programs[id(deploy)]))
+        if quantized is not None:
+            exported[fmt] = int8_file(fmt, quantized)
+        elif fmt == "ptl":
+            exported[fmt] = to_ptl(applied.model, x)
+        else:
+            exported[fmt] = {"pte": to_pte, "onnx": to_onnx}[fmt](programs[id(applied.model)])
+    return exported
 
 
 def _judge(
@@ -289,11 +241,12 @@ def _judge(
 ) -> Certificate:
     """The certificate with the written files in it. Raises CheckFailed when one of them does not pass."""
     paths = {fmt: folder / entry.file for fmt, entry in entries.items()}
+    dtypes = {fmt: entry.dtype for fmt, entry in entries.items()}
     versions = available_runtimes()
     certificate = msgspec.structs.replace(
         certificate,
         expected=(*certificate.expected, *map(check_name, paths)),
-        checks=(*certificate.checks, *judge_files(paths, golden, certificate, limits, tell)),
+        checks=(*certificate.checks, *judge_files(paths, golden, certificate, limits, tell, dtypes)),
         versions={
             **certificate.versions,
             **{runtime_of(fmt): versions[runtime_of(fmt)] or "" for fmt in paths},

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import MappingProxyType
 
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.bundle import Bundle, Golden, read_bundle
@@ -43,16 +44,18 @@ def judge_files(
     certificate: Certificate,
     limits: Limits,
     tell: Callable[[str], None] = lambda _step: None,
+    dtypes: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Check, ...]:
     """One check a file (format -> path): its outputs on the golden inputs against the golden outputs.
 
-    certificate: the network's own, which knows the inputs on which fp32 itself is less exact. A runtime that is
+    certificate: the network's own, which knows the inputs on which fp32 itself is less exact, or the bundle's. dtypes:
+    format -> the file's precision, fp32 where it is not given. A runtime that is
     not installed, or that fails on the file, gives a check that did not pass; nothing is raised.
     """
     checks = []
     with ThreadPoolExecutor(PARALLEL) as pool:
         futures = {
-            fmt: pool.submit(_judge_file, fmt, path, golden, certificate, limits)
+            fmt: pool.submit(_judge_file, fmt, path, golden, certificate, limits, dtypes.get(fmt, "float32"))
             for fmt, path in paths.items()
         }
         for fmt, future in futures.items():
@@ -61,7 +64,9 @@ def judge_files(
     return tuple(checks)
 
 
-def _judge_file(fmt: str, path: Path, golden: Golden, certificate: Certificate, limits: Limits) -> Check:
+def _judge_file(
+    fmt: str, path: Path, golden: Golden, certificate: Certificate, limits: Limits, dtype: str
+) -> Check:
     try:
         require_runtime(runtime_of(fmt))
     except FinetDeployError as error:
@@ -70,7 +75,25 @@ def _judge_file(fmt: str, path: Path, golden: Golden, certificate: Certificate, 
         outputs = run_isolated(path, fmt, golden.inputs)
     except FinetDeployError as error:
         return Check(name=check_name(fmt), stage=STAGE, passed=False, message=str(error))
-    return judge_artifact(fmt, compare(golden.outputs, outputs), limits, certificate=certificate)
+    return judge_artifact(fmt, compare(golden.outputs, outputs), limits, certificate=certificate, dtype=dtype)
+
+
+def _stated(certificate: Certificate, dtypes: Mapping[str, str]) -> Limits:
+    """The limits that the export was held to: below fp32 they may have been chosen, and the certificate states them."""
+    for fmt, dtype in dtypes.items():
+        if dtype == "int8":
+            least = _check(certificate, fmt).limits.get("median_sqnr_db")
+            return Limits() if least is None else Limits(int8_sqnr_db=least)
+    return Limits()
+
+
+def _check(certificate: Certificate, fmt: str) -> Check:
+    try:
+        return certificate.check(check_name(fmt))
+    except KeyError as error:
+        raise FinetDeployError(
+            f"the certificate has no check of the .{fmt} file", do="export the bundle again"
+        ) from error
 
 
 def verify_bundle(bundle: Bundle | Path | str, limits: Limits | None = None) -> Certificate:
@@ -88,9 +111,11 @@ def verify_bundle(bundle: Bundle | Path | str, limits: Limits | None = None) -> 
         message=f"hashes are right; the certificate of the export {'passed' if stored.passed else 'did not pass'}",
     )
     paths = {fmt: bundle.artifact_path(fmt) for fmt in bundle.formats}
+    dtypes = {fmt: bundle.artifact(fmt).dtype for fmt in bundle.formats}
+    limits = limits or _stated(stored, dtypes)
     return Certificate(
         subject=bundle.manifest.name,
         expected=(exported.name, *map(check_name, paths)),
-        checks=(exported, *judge_files(paths, bundle.golden(), stored, limits or Limits())),
+        checks=(exported, *judge_files(paths, bundle.golden(), stored, limits, dtypes=dtypes)),
         versions={runtime: version for runtime, version in available_runtimes().items() if version},
     )

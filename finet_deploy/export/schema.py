@@ -10,6 +10,7 @@ from msgspec import Meta
 from finet_deploy.errors import FinetDeployError
 
 __all__ = [
+    "READABLE_VERSIONS",
     "SCHEMA_VERSION",
     "ArtifactEntry",
     "CertificateEntry",
@@ -18,6 +19,8 @@ __all__ = [
     "OperatorsEntry",
     "PassEntry",
     "PreprocessingEntry",
+    "QuantizationEntry",
+    "QuantizedLayer",
     "SourceEntry",
     "TensorEntry",
     "decode_manifest",
@@ -25,7 +28,8 @@ __all__ = [
 ]
 
 SCHEMA_VERSION = 2
-# Version 1: before deploy passes were recorded and operators were written. Its artifacts have no `passes` and no `core`.
+# Version 1: before deploy passes were recorded, operators were written, and int8. Its artifacts have no `passes` and no
+# `core`, its manifest no `quantization`.
 READABLE_VERSIONS = (1, SCHEMA_VERSION)
 
 Count = Annotated[int, Meta(ge=0)]
@@ -100,6 +104,7 @@ class ArtifactEntry(_Data, frozen=True, kw_only=True):
     outside_ops: dict[str, Positive] = {}
     bytecode_version: Count | None = None
     operators: tuple[str, ...] = ()
+    fp32_ops: dict[str, Positive] = {}
     notices: tuple[str, ...] = ()
     passes: tuple[PassEntry, ...] | None = None
     core: str | None = None
@@ -130,6 +135,30 @@ class CertificateEntry(_Data, frozen=True, kw_only=True):
     passed: bool
 
 
+class QuantizedLayer(_Data, frozen=True, kw_only=True):
+    """A convolution or linear layer of an int8 network."""
+
+    path: Text
+    sqnr_db: float | None
+    weight_spread: float
+    precision: Text
+
+
+class QuantizationEntry(_Data, frozen=True, kw_only=True):
+    """How an int8 network was made."""
+
+    calibration_source: Text
+    calibration_images: Positive
+    calibration_sha256: Sha256
+    calibration_built_in: bool
+    held_out_images: Positive
+    equalization_strength: float | None
+    equalization_tried: dict[str, float | None]
+    simulated_sqnr_db: float | None
+    fp32_layers: tuple[Text, ...] = ()
+    layers: tuple[QuantizedLayer, ...]
+
+
 class Manifest(_Data, frozen=True, kw_only=True):
     """Everything that is known about a bundle, but its tensors."""
 
@@ -149,6 +178,7 @@ class Manifest(_Data, frozen=True, kw_only=True):
     input: TensorEntry
     output: TensorEntry
     artifacts: Annotated[dict[str, ArtifactEntry], Meta(min_length=1)]
+    quantization: QuantizationEntry | None = None
     golden: GoldenEntry
     certificate: CertificateEntry
     operators: OperatorsEntry | None = None

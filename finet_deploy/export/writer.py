@@ -26,6 +26,7 @@ from finet_deploy.export.schema import (
     OperatorsEntry,
     PassEntry,
     PreprocessingEntry,
+    QuantizationEntry,
     SourceEntry,
     TensorEntry,
     encode_manifest,
@@ -55,6 +56,7 @@ class Contents:
     fused: bool
     preprocessing: Preprocessing | None
     normalization_ops: int
+    quantization: QuantizationEntry | None = None
 
 
 def write_artifacts(
@@ -69,7 +71,7 @@ def write_artifacts(
         entries[fmt] = ArtifactEntry(
             file=file,
             format=fmt,
-            dtype="float32",
+            dtype=item.dtype,
             runtime=runtime_of(fmt),
             runtime_version=versions[runtime_of(fmt)] or "unknown",
             exporter_version=item.exporter_version,
@@ -83,6 +85,7 @@ def write_artifacts(
             outside_ops=item.outside_ops,
             bytecode_version=item.bytecode_version,
             operators=item.operators,
+            fp32_ops=item.fp32_ops,
             notices=(*item.notices, *_app_notices(folder / file, fmt)),
             passes=tuple(
                 PassEntry(name=entry.name, changes=entry.changes, max_error=entry.max_error)
@@ -136,6 +139,7 @@ def write_bundle(
         input=TensorEntry(name=INPUT_NAME, shape=x.shape, layout=LAYOUTS[x.ndim], dtype="float32"),
         output=TensorEntry(name=OUTPUT_NAME, shape=y.shape, layout=_layout(y.ndim), dtype="float32"),
         artifacts=entries,
+        quantization=contents.quantization,
         golden=GoldenEntry(
             file=GOLDEN_FILE, sha256=sha256_bytes(files[GOLDEN_FILE]), inputs=tuple(golden.inputs)
         ),

@@ -262,10 +262,10 @@ def is_reparametrized(layer: nn.Module) -> bool:
 
 
 def baked_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """`model.state_dict()` as it would be after `bake_weight_mean`, while the model stays re-parametrized."""
+    """`model.state_dict()` with the weights that re-parametrized ones stand for, while the model stays as it is."""
     state: dict[str, Tensor] = dict(model.state_dict())
     for path, module in model.named_modules():
-        if isinstance(module, nn.Conv2d) and is_reparametrized(module):
+        if isinstance(module, nn.Conv2d | nn.Linear) and parametrize.is_parametrized(module, "weight"):
             prefix = f"{path}." if path else ""
             del state[f"{prefix}parametrizations.weight.original"]
             state[f"{prefix}weight"] = module.weight.detach()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from finet_deploy.errors import UsageError, suggest
 
-__all__ = ["DEFAULTS", "PASS_NAMES", "default_passes", "parse_passes"]
+__all__ = ["DEFAULTS", "LOWER", "PASS_NAMES", "default_passes", "parse_passes"]
 
 # name -> what it does, in one line; the order is the order in which they run.
 PASS_NAMES = {
@@ -33,11 +33,22 @@ _ONNX = (
 )
 # PyTorch Mobile is a legacy target, kept as the paper's Table 4 measured it.
 DEFAULTS: dict[str, tuple[str, ...]] = {"pte": tuple(PASS_NAMES), "onnx": _ONNX, "ptl": ()}
+# Below fp32: what leaves fewer operators to round between. Not the shapes and gates chosen for fp32 kernels, and the
+# same for every format, so that one network is calibrated and quantized, and its files are comparable.
+LOWER = (
+    "fold-constants",
+    "remove-idle",
+    "fold-standardization",
+    "fold-affine",
+    "pooling",
+    "split-to-slices",
+    "channel-shuffle",
+)
 
 
-def default_passes(fmt: str) -> tuple[str, ...]:
-    """The passes that run for a format when nobody says otherwise."""
-    return DEFAULTS.get(fmt, ())
+def default_passes(fmt: str, dtype: str = "float32") -> tuple[str, ...]:
+    """The passes that run for a file of a format and precision when nobody says otherwise."""
+    return DEFAULTS.get(fmt, ()) if dtype == "float32" else LOWER
 
 
 def parse_passes(text: str | Sequence[str], default: Sequence[str]) -> tuple[str, ...]:

@@ -55,6 +55,11 @@ def table_notes(comparison: Comparison) -> list[str]:
         notes.append(
             "Fused and unfused rows stand in this table on purpose: each row's name says which it is."
         )
+    if comparison.precision == "mixed precision":
+        notes.append(
+            "Rows of different precision stand in this table on purpose: each row's name says its own. An int8 row "
+            "computes other outputs than an fp32 one, within the limits of its bundle's certificate."
+        )
     unknown = [summary.row for summary in rows if summary.row.trained is None]
     if unknown:
         notes.append(f"Whether the weights are trained is not known: {_names(unknown)}.")

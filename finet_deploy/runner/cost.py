@@ -51,6 +51,7 @@ class CostRow(msgspec.Struct, frozen=True, kw_only=True):
     instructions: int
     classes: dict[str, int]
     output_error: float
+    dtype: str = "float32"
 
 
 class CostTable(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +111,10 @@ def _check_runtimes(runtimes: Sequence[str] | None) -> None:
 def _check_labels(todo: Sequence[tuple[Core, VisitRequest]]) -> None:
     if not todo:
         raise UsageError("none of these bundles has a .pte or .onnx file", do="export one of these formats")
-    keys = [(r.row.label, r.row.fused, r.row.artifact.runtime, item.name) for item, r in todo]
+    keys = [
+        (r.row.label, r.row.fused, r.row.artifact.dtype, r.row.artifact.runtime, item.name)
+        for item, r in todo
+    ]
     twice = sorted({key[0] for key in keys if keys.count(key) > 1})
     if twice:
         raise UsageError(f"two rows are called {', '.join(map(repr, twice))}", do="give labels: LABEL=BUNDLE")
@@ -131,6 +135,7 @@ def _row(item: Core, request: VisitRequest, count: Count) -> CostRow:
         instructions=count.total,
         classes=count.classes,
         output_error=count.output_error,
+        dtype=row.artifact.dtype,
     )
 
 
@@ -152,11 +157,16 @@ def render_markdown(table: CostTable) -> str:
         lines += ["", f"## {name}, {runtime} {version} (emulated)", "", _line(heads)]
         lines.append(_line(["---", "---", *["---:"] * (len(heads) - 2)]))
         for row in rows:
-            cells = [row.label, "fused" if row.fused else "unfused"]
+            cells = [row.label, _form(row)]
             cells += [str(row.delegates)] if rows[0].delegates is not None else []
             cells += [f"{row.instructions / MILLION:.2f}", f"{row.instructions / row.macs:.3f}"]
             lines.append(_line([*cells, *(f"{row.classes[item] / MILLION:.2f}" for item in shown)]))
     return "\n".join(lines) + "\n"
+
+
+def _form(row: CostRow) -> str:
+    form = "fused" if row.fused else "unfused"
+    return form if row.dtype == "float32" else f"{form}, {row.dtype}"
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -12,9 +12,11 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 
 from finet_deploy.errors import UsageError
+from finet_deploy.fuse import fuse
 from finet_deploy.nn.fbn import set_impl
 from finet_deploy.nn.mimicnorm import project_weight_mean_, reparametrize_weight_mean
 from finet_deploy.nn.sync import convert_sync_norm
+from finet_deploy.quantize.qat import simulate_int8
 from finet_deploy.train.diagnose import restored
 from finet_deploy.train.distributed import Process
 from finet_deploy.train.ema import build_ema, update_ema
@@ -73,9 +75,19 @@ class Learner:
             update_ema(self.ema, self.model)
 
 
-def build_learner(recipe: Recipe, config: ModelConfig, process: Process) -> Learner:
-    """The seeded network and everything around it, ready for the first step (or for a state to be loaded into)."""
+def build_learner(
+    recipe: Recipe, config: ModelConfig, process: Process, start: nn.Module | None = None
+) -> Learner:
+    """The seeded network and everything around it, ready for the first step (or for a state to be loaded into).
+
+    start: a network of the same configuration, whose weights are taken. With the recipe's `qat` its fused form is
+    trained, with 8 bits simulated. UsageError when `start` is another network.
+    """
     model = create_from_config(config, seed=recipe.seed)
+    if start is not None:
+        _take_weights(model, start)
+    if recipe.qat:
+        model = simulate_int8(fuse(model.eval())).requires_grad_(True)
     set_impl(model, recipe.fbn_impl)
     if recipe.weight_mean == "reparametrization":
         reparametrize_weight_mean(model)  # before the optimizer: it replaces the parameters
@@ -98,6 +110,17 @@ def build_learner(recipe: Recipe, config: ModelConfig, process: Process) -> Lear
     scaler = torch.amp.GradScaler(process.device.type) if recipe.amp == "fp16" else None
     optimizer = build_optimizer(model, recipe)
     return Learner(recipe, process, model, parallel, forward, optimizer, scaler, ema)
+
+
+def _take_weights(model: nn.Module, start: nn.Module) -> None:
+    ours, theirs = model.model_config, start.model_config
+    if ours != theirs or hasattr(start, "fuse_report"):
+        found = "its fused form" if ours == theirs else theirs.title  # type: ignore[union-attr]
+        raise UsageError(
+            f"the checkpoint to start from holds {found}, the recipe's network is {ours.title}",  # type: ignore[union-attr]
+            do="name the network and options that it was trained with, and its unfused checkpoint",
+        )
+    model.load_state_dict(start.state_dict())
 
 
 def micro_batch_size(recipe: Recipe, process: Process) -> int:

@@ -19,6 +19,8 @@ from finet_deploy.train.schedule import lr_at
 from finet_deploy.train.step import draw_from, take_step
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from finet_deploy.data import ImageDataset
     from finet_deploy.train.recipes import Recipe
 
@@ -36,6 +38,7 @@ def train(
     observer: Observer | None = None,
     save_every: int | None = None,
     workers: int = 0,
+    start: nn.Module | None = None,
 ) -> TrainResult:
     """Train the recipe's network on `train_set`, validate on `val_set` after each epoch, leave all in `folder`.
 
@@ -43,14 +46,17 @@ def train(
     `save_every` steps), `best.safetensors`, and at the end `model.safetensors` and `result.json`.
 
     resume: go on from `state.pt`, to the bit on a CPU; so does a run that torchrun restarted. workers: processes
-    that read images. SIGTERM and Ctrl-C save the state first, then take their course.
+    that read images. start: a trained network whose weights are taken first (`load_checkpoint`). SIGTERM and Ctrl-C
+    save the state first, then take their course.
 
     Raises UsageError for a folder in use, a state of another run, a batch that cannot be split or has too few
     values; FinetDeployError when the loss is not finite (step, layer and last good state named), or the disk full.
     """
     process = process or Process()
     with process.group(), Interrupt() as interrupt, _callers_random_state(process):
-        run = Run(recipe, train_set, val_set, Path(folder), process, interrupt, observer, save_every, workers)
+        run = Run(
+            recipe, train_set, val_set, Path(folder), process, interrupt, observer, save_every, workers, start
+        )
         with contextlib.closing(run):
             run.open(resume=resume)
             while run.progress.epochs < recipe.epochs:

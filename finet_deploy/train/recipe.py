@@ -127,6 +127,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = "moments"
     sync_norm: Annotated[bool, setting(SPEED, "Batch statistics over all processes.")] = False
     amp: Annotated[Literal["off", "bf16", "fp16"], setting(SPEED, "Automatic mixed precision.")] = "off"
+    qat: Annotated[bool, setting(SPEED, "Fine-tune the fused form with its 8 bits simulated.")] = False
     compile: Annotated[bool, setting(SPEED, "torch.compile.")] = False
     channels_last: Annotated[bool, setting(SPEED, "Memory order of images and weights.")] = False
 
@@ -179,13 +180,18 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
                 "mean and std go together",
                 "give both, or neither for the data set's own",
             ),
+            (
+                not (self.qat and (self.compile or self.amp != "off")),
+                "qat with torch.compile or automatic mixed precision",
+                "leave these out: what is simulated is fp32 with rounding",
+            ),
         ]
 
     @property
     def title(self) -> str:
         """`digits-finet_small-G4-SE-cifar-seed0`: the name of a run folder."""
         model = re.sub(r"[^\w.]+", "-", self.model_config(2).title.replace("=", ""))
-        return f"{self.name}-{model}-seed{self.seed}"
+        return f"{self.name}-{model}{'-qat' if self.qat else ''}-seed{self.seed}"
 
     def with_overrides(self, **changes: Any) -> Recipe:
         """A copy with these fields changed; UsageError for an unknown field or a value out of range.

@@ -15,7 +15,7 @@ from finet_deploy.data import (
     evaluation_batches,
     training_batches,
 )
-from finet_deploy.errors import FinetDeployError
+from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.train.diagnose import NotFinite
 from finet_deploy.train.distributed import Process
 from finet_deploy.train.folder import (
@@ -37,6 +37,8 @@ from finet_deploy.train.state import STATE_FILE, Progress, restore, write_state
 from finet_deploy.train.step import StepOutcome
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from finet_deploy.data import ImageDataset, ShardBatches, TrainingBatches
     from finet_deploy.train.recipes import Recipe
 
@@ -57,10 +59,11 @@ class Run:
         observer: Observer | None,
         save_every: int | None,
         workers: int,
+        start: nn.Module | None = None,
     ) -> None:
         self.recipe, self.train_set, self.val_set, self.folder = recipe, train_set, val_set, folder
         self.process, self.interrupt = process, interrupt
-        self.save_every, self.workers = save_every, workers
+        self.save_every, self.workers, self.start = save_every, workers, start
         self.observer: Observer = observer if observer is not None and process.main else Silent()
         self.watchers: Observer = Silent()
         self.progress = Progress(world_size=process.world_size)
@@ -80,7 +83,13 @@ class Run:
         restarted = process.restart_count > 0
         claimed = process.on_main(lambda: claim_folder(self.folder, resume=resume, restarted=restarted))
         saved = process.broadcast_bytes(claimed)
-        self.learner = build_learner(recipe, recipe.model_config(len(self.train_set.classes)), process)
+        if recipe.qat and self.start is None and saved is None:
+            raise UsageError(
+                "quantization-aware training of an untrained network",
+                do="give --init with a trained checkpoint",
+            )
+        config = recipe.model_config(len(self.train_set.classes))
+        self.learner = build_learner(recipe, config, process, self.start)
         self._batches = training_batches(
             self.train_set,
             recipe.augmentation(),

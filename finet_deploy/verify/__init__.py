@@ -14,11 +14,11 @@ from finet_deploy.verify.certificate import (
     InputSummary,
     check_outputs,
     fp32_growth,
-    judge_artifact,
 )
 from finet_deploy.verify.compare import Comparison, compare
 from finet_deploy.verify.junit import junit_xml
 from finet_deploy.verify.limits import Limits
+from finet_deploy.verify.precision import artifact_limits, judge_artifact
 from finet_deploy.verify.summary import summary_lines
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ __all__ = [
     "Comparison",
     "InputSummary",
     "Limits",
+    "artifact_limits",
     "check_outputs",
     "compare",
     "fp32_growth",

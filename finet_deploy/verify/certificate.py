@@ -24,7 +24,6 @@ __all__ = [
     "InputSummary",
     "check_outputs",
     "fp32_growth",
-    "judge_artifact",
     "number",
 ]
 
@@ -188,22 +187,6 @@ def _outputs_message(comparison: Comparison, limits: Mapping[str, float], change
     text = f"worst {kind} {worst.relative_error:.2g} on input {worst.name}, limit {limits[worst.name]:g}"
     names = ", ".join(changed)
     return f"{text}; top-1 class differs on {names}" if names else text
-
-
-def judge_artifact(
-    name: str,
-    comparison: Comparison,
-    limits: Limits | None = None,
-    *,
-    certificate: Certificate | None = None,
-) -> Check:
-    """Judge one exported file, run by its own runtime, against the float64 truth. `name`: its format.
-
-    certificate: the model's, made by `verify`. It knows the inputs on which fp32 itself is less exact.
-    """
-    limits = limits or Limits()
-    growth = fp32_growth(certificate, limits) if certificate is not None else {}
-    return check_outputs(f"artifact/{name}", comparison, limit=limits.artifact, growth=growth)
 
 
 def fp32_growth(certificate: Certificate, limits: Limits) -> dict[str, float]:

@@ -16,6 +16,7 @@ from finet_deploy.bench.records import read_run
 from finet_deploy.bench.run import resume_bench, run_bench
 from finet_deploy.bench.summary import summarise
 from finet_deploy.errors import FinetDeployError, UsageError
+from finet_deploy.report.footnotes import table_notes
 from tests.bench_fakes import DEVICE, SETTINGS, fake_bundle, make_records, write_golden
 
 FORMATS = {"onnx": "onnxruntime", "pte": "executorch"}
@@ -114,6 +115,20 @@ def test_unlike_rows_are_refused_by_name_before_anything_is_written(bundles, tmp
     with pytest.raises(UsageError, match=message):
         bench([bundles("a"), bundles("b", **changes)], tmp_path)
     assert not (tmp_path / "run").exists()
+
+
+def test_precision_may_be_compared_on_purpose_and_then_each_row_says_what_it_is(bundles, tmp_path):
+    rows = [bundles("a", "net"), bundles("b", "net", dtype="int8")]
+    run = bench(rows, tmp_path, mixed_precision=True, runtimes=["executorch"])
+    assert [row.label for row in run.job.rows] == ["net (float32)", "net (int8)", "A/A: net (float32)"]
+    limits = [row.golden.output_limits for row in run.job.rows[:2]]
+    assert limits[0] == {"photo_0": 1e-5, "noise_0": 1e-5}
+    assert limits[1] == {"photo_0": 0.02, "noise_0": 0.04}  # twice what the export measured
+    (comparison,) = summarise(run)
+    assert comparison.precision == "mixed precision"
+    assert [row.row.label for row in comparison.rows] == ["net (float32)", "net (int8)"]
+    notes = " ".join(table_notes(comparison))
+    assert "different precision stand in this table on purpose" in notes
 
 
 def test_fusion_may_be_compared_on_purpose_and_then_each_row_says_what_it_is(bundles, tmp_path):

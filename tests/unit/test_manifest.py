@@ -24,6 +24,15 @@ def test_the_committed_manifest_is_read_and_written_byte_for_byte() -> None:
     assert manifest.preprocessing is not None
     assert manifest.preprocessing.crop == 64
     assert encode_manifest(manifest) == data
+    assert manifest.quantization is not None
+    assert manifest.quantization.layers[0].precision == "int8"
+
+
+def test_a_manifest_from_before_quantization_is_read_as_one_without() -> None:
+    manifest = decode_manifest((DATA / "manifest_v1.json").read_bytes(), "golden")
+    assert manifest.schema_version == 1
+    assert manifest.quantization is None
+    assert manifest.artifacts["pte"].fp32_ops == {}
 
 
 def test_a_manifest_of_version_1_is_read_as_written_before_passes_and_operators_were_recorded() -> None:

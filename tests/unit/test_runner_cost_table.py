@@ -72,6 +72,9 @@ def test_the_table_shows_what_a_delegate_too_many_costs_and_hides_empty_classes(
     assert "| net | fused | 1 | 28.00 | 2.800 |" in "\n".join(lines)
     assert "| net | unfused | 18 | 84.00 | 8.400 |" in "\n".join(lines)
     assert "SVE" not in render_markdown(TABLE)
+    table = msgspec.structs.replace(TABLE, rows=(row(), msgspec.structs.replace(row(), dtype="int8")))
+    assert "| net | fused, int8 | 1 |" in render_markdown(table)
+    assert [found["dtype"] for found in csv.DictReader(io.StringIO(render_csv(table)))] == ["float32", "int8"]
     assert "a\\|b" in render_markdown(TABLE)
 
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import torch
+
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.exported import needs
 from finet_deploy.export.operators import NodeEntry, OnnxOperators, PteOperators, TensorInfo
@@ -93,7 +95,7 @@ def _add(nodes: dict[str, NodeEntry], node: Any, constants: set[str], reason: st
         return
     inputs = tuple(_tensor(item, constants) for item in node.all_input_nodes if _is_tensor(item))
     outputs = (_tensor(node, constants),) if _is_tensor(node) else ()
-    op = str(getattr(node.target, "_op", node.target)).removeprefix("torch.ops.")
+    op = _operator(node.target)
     nodes[str(handle)] = NodeEntry(
         op=op,
         module=_module(node),
@@ -102,6 +104,13 @@ def _add(nodes: dict[str, NodeEntry], node: Any, constants: set[str], reason: st
         macs=_macs(op, inputs, outputs),
         reason=reason,
     )
+
+
+def _operator(target: Any) -> str:
+    """ATen's name of an operator. The exporter wraps those that it may still lower: `_op` is the ATen operator there,
+    and an unnamed builtin function in an ATen operator itself."""
+    aten = target if isinstance(target, torch._ops.OpOverload) else getattr(target, "_op", target)
+    return str(aten).removeprefix("torch.ops.")
 
 
 def _is_tensor(node: Any) -> bool:

@@ -167,8 +167,8 @@ def _with_raw_pixels(asked: Request) -> Request:
     if preprocessing is None:
         raise UsageError("nothing says how this network's input is standardized", do="give preprocessing")
     if calibration is not None:
-        images = {"images": calibration.images, "held_out": calibration.held_out}
-        calibration = dataclasses.replace(calibration, **raw_inputs(images, preprocessing))
+        raw = raw_inputs({"ranges": calibration.images, "held_out": calibration.held_out}, preprocessing)
+        calibration = dataclasses.replace(calibration, images=raw["ranges"], held_out=raw["held_out"])
     return dataclasses.replace(
         asked,
         model=RawPixels(asked.model, preprocessing.mean, preprocessing.std),

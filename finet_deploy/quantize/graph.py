@@ -164,19 +164,17 @@ def quantized_values(graph: GraphModule, fp32: frozenset[str] = frozenset()) -> 
     """The values that an int8 runtime rounds to 8 bits: the input, and what layers, sums, products, means and
     activations give, a ReLU being one with what it follows.
 
-    fp32: names of operators that stay in fp32. What one of them alone reads is not rounded.
+    fp32: names of operators that stay in fp32. What one of them makes is rounded where an int8 operator reads it; what
+    an int8 operator makes is rounded whoever reads it, since that is its output; the input, where one of int8 reads it.
     """
     found = []
     for node in graph.graph.nodes:
-        if node.op == "placeholder":
+        plain = all(user.name in fp32 for user in readers(node))
+        if node.op == "placeholder" and not (fp32 and plain):
             found.append(node)
-        if node.op != "call_function":
+        if node.op != "call_function" or (node.name in fp32 and plain):
             continue
         followed = len(node.users) == 1 and next(iter(node.users)).target in RELU
-        rounds = node.target in RELU | MEAN | ISLANDS or (
-            node.target in CONV | LINEAR | ADD | MUL and not followed
-        )
-        reading = readers(node)
-        if rounds and not (reading and all(user.name in fp32 for user in reading)):
+        if node.target in RELU | MEAN | ISLANDS or (node.target in CONV | LINEAR | ADD | MUL and not followed):
             found.append(node)
     return found

@@ -72,7 +72,7 @@ def simulated_sqnr(
 
     graph: with rounded weights. seen: `observe` of it. truth: what the network gives without any rounding.
     """
-    chosen = [node for node in quantized_values(graph, fp32) if node.name not in fp32]
+    chosen = quantized_values(graph, fp32)
     simulator = _Simulator(graph, {node: seen[node] for node in chosen if node in seen})
     with torch.no_grad():
         found = [simulator.run(image[None]) for image in images]

@@ -221,21 +221,27 @@ def test_what_loses_too_much_stays_in_fp32_and_is_named():
     assert free.simulated_db < 15
     held = quantize_network(program, calibration(), min_sqnr_db=25.0)
     assert held.simulated_db > 25
-    assert held.fp32_paths == ("first", "hardtanh")
+    assert held.fp32_paths == ("first", "hardtanh", "second")
     assert {layer.path: layer.precision for layer in held.layers} == {
-        **dict.fromkeys(("second", "head"), "int8"),
-        "first": "float32",
+        **dict.fromkeys(("first", "second"), "float32"),
+        "head": "int8",
     }
 
 
-def test_quantized_values_leave_out_what_only_fp32_operators_read():
-    traced = graph(Block(6, 2, False).eval(), images())
+def test_a_value_is_rounded_unless_fp32_operators_alone_make_and_read_it():
+    traced = graph(hurt(), images())
     everything = {node.name for node in quantized_values(traced)}
-    depthwise = next(layer.node for layer in layers(traced) if layer.path == "depthwise")
-    reader = next(iter(depthwise.users)).name
-    assert everything - {node.name for node in quantized_values(traced, frozenset({reader}))} == {
-        depthwise.name
-    }
+    first, clamp, second = ("conv2d", "hardtanh", "conv2d_1")
+
+    def left_out(*fp32: str) -> set[str]:
+        return everything - {node.name for node in quantized_values(traced, frozenset(fp32))}
+
+    assert {"x", first, clamp} <= everything
+    assert left_out(clamp) == set()
+    assert left_out(second) == set()
+    assert left_out(first) == {"x"}
+    assert left_out(first, clamp) == {"x", first}
+    assert left_out(first, clamp, second) == {"x", first, clamp}
 
 
 def test_sqnr_is_infinite_only_for_equal_tensors():

@@ -59,6 +59,12 @@ def refusals() -> Iterator[dict[str, str]]:
 
 def pte_operators(program: Any, refused: Mapping[str, str]) -> PteOperators:
     """Of a lowered program (an `ExecutorchProgramManager`). refused: from `refusals`."""
+    handles = program.debug_handle_map or {}
+    kernels = {
+        str(instruction): handle
+        for instruction, handle in handles.get("forward", handles).items()
+        if isinstance(handle, int)
+    }
     graph_module = program.exported_program().graph_module
     nodes: dict[str, NodeEntry] = {}
     delegates = []
@@ -67,16 +73,13 @@ def pte_operators(program: Any, refused: Mapping[str, str]) -> PteOperators:
             lowered = getattr(graph_module, node.args[0].target)
             constants = _constants(lowered.original_module)
             for inner in lowered.original_module.graph.nodes:
-                _add(nodes, inner, constants, None)
+                _add(nodes, inner, inner.meta.get("debug_handle"), constants, None)
             delegates.append(_xnnpack_nodes(bytes(lowered.processed_bytes)))
         else:
-            _add(nodes, node, _constants(program.exported_program()), refused.get(node.name, NO_RULE))
-    handles = program.debug_handle_map or {}
-    kernels = {
-        str(instruction): handle
-        for instruction, handle in handles.get("forward", handles).items()
-        if isinstance(handle, int)
-    }
+            # Emitting puts the instruction in the place of the handle on what is not delegated.
+            handle = kernels.get(str(node.meta.get("debug_handle")))
+            constants = _constants(program.exported_program())
+            _add(nodes, node, handle, constants, refused.get(node.name, NO_RULE))
     return PteOperators(nodes=nodes, delegates=tuple(delegates), kernels=kernels)
 
 
@@ -89,8 +92,9 @@ def _constants(program: Any) -> set[str]:
     }
 
 
-def _add(nodes: dict[str, NodeEntry], node: Any, constants: set[str], reason: str | None) -> None:
-    handle = node.meta.get("debug_handle")
+def _add(
+    nodes: dict[str, NodeEntry], node: Any, handle: object, constants: set[str], reason: str | None
+) -> None:
     if node.op != "call_function" or not isinstance(handle, int) or node.target is operator.getitem:
         return
     inputs = tuple(_tensor(item, constants) for item in node.all_input_nodes if _is_tensor(item))

@@ -72,6 +72,7 @@ public final class Planner {
         job.put("created_utc", utc);
         job.put("suite", null);
         job.put("mixed_fusion", mixedFusion);
+        job.put("mixed_precision", false); // PlannedRow refuses files of lower precision
         job.put("device", device);
         job.put("runner", "app");
         job.put("left_out", leftOut);

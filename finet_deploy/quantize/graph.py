@@ -175,6 +175,8 @@ def quantized_values(graph: GraphModule, fp32: frozenset[str] = frozenset()) -> 
         if node.op != "call_function" or (node.name in fp32 and plain):
             continue
         followed = len(node.users) == 1 and next(iter(node.users)).target in RELU
-        if node.target in RELU | MEAN | ISLANDS or (node.target in CONV | LINEAR | ADD | MUL and not followed):
+        if node.target in RELU | MEAN | ISLANDS or (
+            node.target in CONV | LINEAR | ADD | MUL and not followed
+        ):
             found.append(node)
     return found

@@ -164,7 +164,7 @@ public class PlannerTest {
     @Test
     public void aManifestThatIsNoneIsRefusedWithTheField() throws IOException {
         String[][] changes = {
-            {"\"schema_version\": 1", "\"schema_version\": 2", "schema_version is 2"},
+            {"\"schema_version\": 2", "\"schema_version\": 3", "schema_version is 3"},
             {"\"bytes\": 10", "\"bytes\": 11", "has not the 11 bytes"},
             {"\"bytes\": 10", "\"bytes\": 0", "'bytes' is out of range"},
             {"\"delegated_share\": 0.875", "\"delegated_share\": 1.5", "'delegated_share'"},

@@ -38,35 +38,35 @@ def curve(folder: Path) -> list[float]:
     return [float(row["loss"]) for row in rows(folder / "steps.csv")]
 
 
+# With accumulation the micro-batches are other images, so that is compared on a network without norms.
+WITHOUT_NORMS = {"model": "squeezenet", "norm": "mimic", "weight_mean": "projection", "last_bn": False}
+# A network that soon tells digits apart by its running statistics.
+SOON = {"model": "squeezenet", "norm": "bn", "ema_decay": None, "lr": 0.05, "epochs": 4, "seed": 2}
+OTHER = {"num_groups": None, "dropout": None, "sync_norm": False}
+RUNS = {
+    "whole batches": SAME,
+    "accumulated": SAME | WITHOUT_NORMS | OTHER | {"accumulate": 2},
+    "norms apart": SAME | SOON | OTHER,
+}
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A run's folder, by number of processes and the recipe's changes; each is made once."""
-    made: dict[str, Path] = {}
-
-    def make(processes: int, **changes: object) -> Path:
-        key = f"{processes} {changes}"
-        if key not in made:
-            folder = tmp_path_factory.mktemp("run") / "run"
-            torchrun = TORCHRUN if processes == 2 else []
-            done = launch(*torchrun, *WORKER, folder, json.dumps({**SAME, **changes}))
-            assert done.returncode == 0, done.stderr
-            made[key] = folder
-        return made[key]
-
-    return make
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """The folders of a run by one process and by two. A process makes all of RUNS: most of its time is its start."""
+    base = tmp_path_factory.mktemp("runs")
+    for processes, torchrun in ((1, []), (2, TORCHRUN)):
+        runs = [word for name in RUNS for word in (base / f"{name} {processes}", json.dumps(RUNS[name]))]
+        done = launch(*torchrun, *WORKER, *runs)
+        assert done.returncode == 0, done.stderr
+    return lambda name: (base / f"{name} 1", base / f"{name} 2")
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_are_one_with_the_whole_batch(trained: Callable[..., Path], accumulate: int) -> None:
-    """Same losses, right answers, gradients and weights.
-
-    With accumulation the micro-batches are other images, so that is compared on a network without norms.
-    """
-    changes = {"accumulate": accumulate}
-    if accumulate > 1:
-        changes |= {"model": "squeezenet", "norm": "mimic", "weight_mean": "projection", "last_bn": False}
-        changes |= {"num_groups": None, "dropout": None, "sync_norm": False}
-    one, two = trained(1, **changes), trained(2, **changes)
+@pytest.mark.parametrize("run", ["whole batches", "accumulated"])
+def test_two_processes_are_one_with_the_whole_batch(
+    trained: Callable[[str], tuple[Path, Path]], run: str
+) -> None:
+    """Same losses, right answers, gradients and weights."""
+    one, two = trained(run)
     assert len(curve(one)) == 8
     assert curve(two) == pytest.approx(curve(one), rel=TOLERANCE)
     for row, expected in zip(rows(two / "steps.csv"), rows(one / "steps.csv")):
@@ -88,12 +88,11 @@ def test_two_processes_are_one_with_the_whole_batch(trained: Callable[..., Path]
     assert weights[0].keys() == weights[1].keys()
 
 
-def test_without_synchronized_norms_two_processes_are_not_one(trained: Callable[..., Path]) -> None:
+def test_without_synchronized_norms_two_processes_are_not_one(
+    trained: Callable[[str], tuple[Path, Path]],
+) -> None:
     """The comparison above can fail: statistics of half a batch are others."""
-    # A network that soon tells digits apart by its running statistics.
-    changes = {"model": "squeezenet", "norm": "bn", "num_groups": None, "dropout": None, "ema_decay": None}
-    changes |= {"sync_norm": False, "lr": 0.05, "epochs": 4, "seed": 2}
-    one, two = trained(1, **changes), trained(2, **changes)
+    one, two = trained("norms apart")
     assert curve(two)[0] != pytest.approx(curve(one)[0], rel=1e-4)
     # Each rank's running statistics are its own; those that were validated are those in the checkpoint.
     batches = evaluation_batches(tiny_sets(val=359)[1], tiny_recipe().preprocessing(), batch_size=8)

@@ -16,6 +16,7 @@ import torch
 
 from finet_deploy.checkpoint import load_checkpoint
 from finet_deploy.data import evaluate_model, evaluation_batches
+from tests.data_sets import make_image_folder
 from tests.train_runs import assert_same_run, read_state_file, rows, tiny_recipe, tiny_sets
 
 ROOT = Path(__file__).parents[2]
@@ -101,14 +102,21 @@ def test_without_synchronized_norms_two_processes_are_not_one(
 
 
 OPTIONS = [
-    "train", "--recipe", "digits", "--image-size", "8", "--resize", "8", "--no-se", "--batch-size", "50",
+    "train", "--recipe", "digits", "--image-size", "8", "--resize", "8", "--no-se", "--batch-size", "60",
     "--epochs", "2", "--lr", "0.02", "--device", "cpu", "--save-every", "4",
+    "--dataset", "folder", "--workers", "0", "--data",
 ]  # fmt: skip
-EPOCH = 28  # steps
+EPOCH = 14  # steps
 
 
-def start(folder: Path, *torchrun: str) -> subprocess.Popen[str]:
-    command = [sys.executable, *TORCHRUN, *torchrun, "-m", "finet_deploy", *OPTIONS, "-o", str(folder)]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("data") / "images"
+    return str(make_image_folder(folder, classes=10, train=84, val=4, size=8))
+
+
+def start(data: str, folder: Path, *torchrun: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *TORCHRUN, *torchrun, "-m", "finet_deploy", *OPTIONS, data, "-o", str(folder)]
     return subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
     )
@@ -134,9 +142,9 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference") / "run"
-    process = start(folder)
+    process = start(data, folder)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return folder
@@ -144,11 +152,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
-    uninterrupted: Path, tmp_path
+    uninterrupted: Path, data: str, tmp_path
 ) -> None:
     folder = tmp_path / "run"
-    process = start(folder, "--max-restarts", "1")
-    wait_for_step(folder, 34, process)
+    process = start(data, folder, "--max-restarts", "1")
+    wait_for_step(folder, 18, process)
     os.kill(workers_of(process.pid)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -157,9 +165,11 @@ def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_signal_to_one_process_stops_both_after_the_same_step(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_process_stops_both_after_the_same_step(
+    uninterrupted: Path, data: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
-    process = start(folder)
+    process = start(data, folder)
     wait_for_step(folder, 3, process)
     os.kill(workers_of(process.pid)[1], signal.SIGTERM)
     _, err = process.communicate(timeout=300)
@@ -167,6 +177,6 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(uninterrupted: P
     done = len(rows(folder / "steps.csv"))
     assert f"saved {folder / 'state.pt'}" in err
     assert read_state_file(folder)["/progress/step"] == done < EPOCH  # did not go on to the epoch's end
-    resumed = launch(*TORCHRUN, "-m", "finet_deploy", *OPTIONS, "-o", folder, "--resume")
+    resumed = launch(*TORCHRUN, "-m", "finet_deploy", *OPTIONS, data, "-o", folder, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(folder, uninterrupted)

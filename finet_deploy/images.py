@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
 
 from finet_deploy.errors import FinetDeployError, UsageError
+from finet_deploy.pixels import INTERPOLATIONS, center_crop, resize_shorter, standardize
 
 if TYPE_CHECKING:
     from finet_deploy.names import ModelConfig
@@ -48,13 +47,13 @@ class Preprocessing:
 
     def __call__(self, image: Tensor) -> Tensor:
         """(3, H, W) uint8 -> (3, crop, crop) fp32."""
-        mode = InterpolationMode(self.interpolation)
-        resized = F.resize(image, [self.resize], interpolation=mode, antialias=True)
-        return self.standardize(F.center_crop(resized, [self.crop, self.crop]))
+        return self.standardize(
+            center_crop(resize_shorter(image, self.resize, self.interpolation), self.crop)
+        )
 
     def standardize(self, image: Tensor) -> Tensor:
         """(..., 3, H, W) uint8 -> fp32 with the mean and deviation of the training set taken out."""
-        return F.normalize(F.to_dtype(image, torch.float32, scale=True), list(self.mean), list(self.std))
+        return standardize(image, self.mean, self.std)
 
     def to_json_object(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,8 +65,8 @@ class Preprocessing:
             own = cls(
                 **{**data, "mean": tuple(map(float, data["mean"])), "std": tuple(map(float, data["std"]))}
             )
-            InterpolationMode(own.interpolation)
             sound = own.resize >= own.crop > 0 and len(own.mean) == len(own.std) == 3 and min(own.std) > 0
+            sound = sound and own.interpolation in INTERPOLATIONS
         except (TypeError, ValueError, KeyError) as error:
             raise UsageError(f"unreadable preprocessing: {error}", do="check the file's origin") from error
         if not sound:
@@ -119,6 +118,9 @@ def default_images(count: int, preprocessing: Preprocessing, *, seed: int = 0) -
 
 
 def _random_crop(photo: Tensor, preprocessing: Preprocessing, generator: torch.Generator) -> Tensor:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as F
+
     height, width = photo.shape[1:]
     share, left, top, flip = torch.rand(4, generator=generator).tolist()
     side = int((0.25 + 0.75 * share) * min(height, width))

@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torchvision.transforms import RandomResizedCrop
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as F
+from torch.nn.functional import pad
 
 from finet_deploy.errors import UsageError
+from finet_deploy.pixels import INTERPOLATIONS, resize_shorter
 
 __all__ = ["Augmentation", "derived_seed", "private_rng"]
 
@@ -45,34 +44,40 @@ class Augmentation:
         _require(0 < self.scale[0] <= self.scale[1] <= 1, f"scale={self.scale}", "0 < low <= high <= 1")
         _require(0 < self.ratio[0] <= self.ratio[1], f"ratio={self.ratio}", "0 < low <= high")
         _require(0 <= self.rotation <= 180, f"rotation={self.rotation}", "0 to 180 degrees")
-        known = [mode.value for mode in InterpolationMode]
-        _require(self.interpolation in known, f"interpolation={self.interpolation!r}", ", ".join(known))
+        known = ", ".join(INTERPOLATIONS)
+        _require(self.interpolation in INTERPOLATIONS, f"interpolation={self.interpolation!r}", known)
 
     def __call__(self, image: Tensor) -> Tensor:
         image = self._resized_crop(image) if self.random_resized_crop else self._padded_crop(image)
         if self.flip and torch.rand(()).item() < 0.5:
-            image = F.horizontal_flip(image)
-        if self.rotation > 0:
-            angle = (2 * torch.rand(()).item() - 1) * self.rotation
-            image = F.rotate(image, angle, interpolation=InterpolationMode.BILINEAR)
-        return image
+            image = image.flip(-1)
+        return self._rotated(image) if self.rotation > 0 else image
+
+    def _rotated(self, image: Tensor) -> Tensor:
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
+        angle = (2 * torch.rand(()).item() - 1) * self.rotation
+        return F.rotate(image, angle, interpolation=InterpolationMode.BILINEAR)
 
     def _resized_crop(self, image: Tensor) -> Tensor:
+        from torchvision.transforms import RandomResizedCrop
+        from torchvision.transforms.v2 import InterpolationMode
+        from torchvision.transforms.v2 import functional as F
+
         top, left, height, width = RandomResizedCrop.get_params(image, list(self.scale), list(self.ratio))
         size, mode = [self.image_size, self.image_size], InterpolationMode(self.interpolation)
         return F.resized_crop(image, top, left, height, width, size, interpolation=mode, antialias=True)
 
     def _padded_crop(self, image: Tensor) -> Tensor:
         size, padding = self.image_size, self.crop_padding
-        if min(image.shape[1:]) != size:
-            mode = InterpolationMode(self.interpolation)
-            image = F.resize(image, [size], interpolation=mode, antialias=True)
+        image = resize_shorter(image, size, self.interpolation)
         if padding:
-            image = F.pad(image, [padding] * 4)
+            image = pad(image, [padding] * 4)
         rooms = [side - size + 1 for side in image.shape[1:]]
         if max(rooms) > 1:
             top, left = (math.floor(share * room) for share, room in zip(torch.rand(2).tolist(), rooms))
-            image = F.crop(image, top, left, size, size)
+            image = image[:, top : top + size, left : left + size]
         return image
 
 

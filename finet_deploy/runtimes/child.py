@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import traceback
-from pathlib import Path
 
 import msgspec
 from safetensors.numpy import load_file, save_file
@@ -18,7 +17,7 @@ from safetensors.numpy import load_file, save_file
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.runtimes import open_session
 from finet_deploy.runtimes.isolated import INPUTS_FILE, OUTPUTS_FILE, Failure
-from finet_deploy.runtimes.warm import Request
+from finet_deploy.runtimes.warm import STDERR_FILE, STDOUT_FILE, Request
 
 CRASHED = 70  # sysexits.h: EX_SOFTWARE
 
@@ -61,8 +60,8 @@ def _become(request: Request) -> None:
     status = CRASHED
     try:
         os.chdir(request.scratch)
-        for number, name in ((1, request.stdout), (2, request.stderr)):
-            os.dup2(os.open(Path(name), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
+        for number, name in ((1, STDOUT_FILE), (2, STDERR_FILE)):
+            os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         status = main(request.path, request.fmt, str(request.threads))
     except BaseException:  # noqa: BLE001 (what an interpreter does at its end)

@@ -20,12 +20,19 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from finet_deploy.errors import FinetDeployError
-from finet_deploy.runtimes.warm import Request, can_fork, run_forked
+from finet_deploy.runtimes.warm import (
+    STDERR_FILE,
+    STDOUT_FILE,
+    Request,
+    can_fork,
+    last_words,
+    printed,
+    run_forked,
+)
 
 __all__ = ["INPUTS_FILE", "OUTPUTS_FILE", "Failure", "run_isolated"]
 
 TIMEOUT_SECONDS = 600.0
-MAX_PRINTED_BYTES = 1 << 20
 NEED_TORCH = ("pte", "ptl")  # formats whose runtimes load torch first
 INPUTS_FILE, OUTPUTS_FILE = "inputs.safetensors", "outputs.safetensors"
 
@@ -66,7 +73,7 @@ def _run(request: Request) -> subprocess.CompletedProcess[bytes]:
     """The fresh process, with what it printed."""
     if request.fmt in NEED_TORCH and can_fork():
         status = run_forked(request, _environment(), TIMEOUT_SECONDS)
-        told = [_printed(Path(request.scratch, name)) for name in (request.stdout, request.stderr)]
+        told = [printed(Path(request.scratch, name)) for name in (STDOUT_FILE, STDERR_FILE)]
         return subprocess.CompletedProcess((), status, *told)
     # The scratch folder is the working directory: nothing there can shadow a module of ours.
     command = [sys.executable, "-m", "finet_deploy.runtimes.child"]
@@ -74,16 +81,6 @@ def _run(request: Request) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         command, cwd=request.scratch, env=_environment(), capture_output=True, timeout=TIMEOUT_SECONDS
     )
-
-
-def _printed(path: Path) -> bytes:
-    """The end of what was printed; nothing where the process did not come so far."""
-    try:
-        with path.open("rb") as stream:
-            stream.seek(max(0, path.stat().st_size - MAX_PRINTED_BYTES))
-            return stream.read(MAX_PRINTED_BYTES)
-    except OSError:
-        return b""
 
 
 def _environment() -> dict[str, str]:
@@ -107,6 +104,5 @@ def _failure(done: subprocess.CompletedProcess[bytes], path: Path, fmt: str) -> 
     if done.returncode < 0:
         found = f"the runtime of {fmt} crashed ({signal.Signals(-done.returncode).name})"
     else:
-        last = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:]
-        found = f"the runtime of {fmt} failed: {''.join(last)[:200] or f'exit status {done.returncode}'}"
+        found = f"the runtime of {fmt} failed: {last_words(done.stderr) or f'exit status {done.returncode}'}"
     return FinetDeployError(found, where=str(path), do="the file is damaged: export the bundle again")

@@ -21,14 +21,13 @@ from pathlib import Path
 import msgspec
 
 from finet_deploy.errors import FinetDeployError
-from finet_deploy.files import read_bounded
 
-__all__ = ["STDERR_FILE", "STDOUT_FILE", "Request", "can_fork", "run_forked"]
+__all__ = ["STDERR_FILE", "STDOUT_FILE", "Request", "can_fork", "last_words", "printed", "run_forked"]
 
 STDOUT_FILE, STDERR_FILE = "stdout", "stderr"
 CLOSING_SECONDS = 2.0
 MAX_ANSWER_BYTES = 64
-MAX_WORDS_BYTES = 1 << 20
+MAX_PRINTED_BYTES = 1 << 20
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -38,8 +37,6 @@ class Request(msgspec.Struct, frozen=True):
     path: str
     fmt: str
     threads: int
-    stdout: str = STDOUT_FILE
-    stderr: str = STDERR_FILE
 
 
 def can_fork() -> bool:
@@ -112,7 +109,7 @@ def run_forked(request: Request, environment: Mapping[str, str], timeout: float)
             return _served(request, environment, timeout)
         except OSError as error:
             _close()
-            words = _last_line(Path(request.scratch, STDERR_FILE))
+            words = last_words(printed(Path(request.scratch, STDERR_FILE)))
             raise FinetDeployError(
                 f"no process to run the file in: {words or error}",
                 where=request.path,
@@ -131,11 +128,19 @@ def _served(request: Request, environment: Mapping[str, str], timeout: float) ->
         raise
 
 
-def _last_line(path: Path) -> str:
-    with contextlib.suppress(OSError):
-        lines = read_bounded(path, MAX_WORDS_BYTES).decode("utf-8", "replace").strip().splitlines()
-        return lines[-1][:200] if lines else ""
-    return ""
+def printed(path: Path) -> bytes:
+    """The end of what a process printed into `path`; nothing where it did not come so far."""
+    try:
+        with path.open("rb") as stream:
+            stream.seek(max(0, path.stat().st_size - MAX_PRINTED_BYTES))
+            return stream.read(MAX_PRINTED_BYTES)
+    except OSError:
+        return b""
+
+
+def last_words(data: bytes) -> str:
+    """The last line of what was printed, for an error of one line."""
+    return "".join(data.decode("utf-8", "replace").strip().splitlines()[-1:])[:200]
 
 
 def _close() -> None:

@@ -16,6 +16,7 @@ import torch
 
 from finet_deploy.checkpoint import load_checkpoint
 from finet_deploy.data import evaluate_model, evaluation_batches
+from tests.data_sets import make_image_folder
 from tests.train_runs import assert_same_run, read_state_file, rows, tiny_recipe, tiny_sets
 
 ROOT = Path(__file__).parents[2]
@@ -38,35 +39,35 @@ def curve(folder: Path) -> list[float]:
     return [float(row["loss"]) for row in rows(folder / "steps.csv")]
 
 
+# With accumulation the micro-batches are other images, so that is compared on a network without norms.
+WITHOUT_NORMS = {"model": "squeezenet", "norm": "mimic", "weight_mean": "projection", "last_bn": False}
+# A network that soon tells digits apart by its running statistics.
+SOON = {"model": "squeezenet", "norm": "bn", "ema_decay": None, "lr": 0.05, "epochs": 4, "seed": 2}
+OTHER = {"num_groups": None, "dropout": None, "sync_norm": False}
+RUNS = {
+    "whole batches": SAME,
+    "accumulated": SAME | WITHOUT_NORMS | OTHER | {"accumulate": 2},
+    "norms apart": SAME | SOON | OTHER,
+}
+
+
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
-    """A run's folder, by number of processes and the recipe's changes; each is made once."""
-    made: dict[str, Path] = {}
-
-    def make(processes: int, **changes: object) -> Path:
-        key = f"{processes} {changes}"
-        if key not in made:
-            folder = tmp_path_factory.mktemp("run") / "run"
-            torchrun = TORCHRUN if processes == 2 else []
-            done = launch(*torchrun, *WORKER, folder, json.dumps({**SAME, **changes}))
-            assert done.returncode == 0, done.stderr
-            made[key] = folder
-        return made[key]
-
-    return make
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
+    """The folders of a run by one process and by two. A process makes all of RUNS: most of its time is its start."""
+    base = tmp_path_factory.mktemp("runs")
+    for processes, torchrun in ((1, []), (2, TORCHRUN)):
+        runs = [word for name in RUNS for word in (base / f"{name} {processes}", json.dumps(RUNS[name]))]
+        done = launch(*torchrun, *WORKER, *runs)
+        assert done.returncode == 0, done.stderr
+    return lambda name: (base / f"{name} 1", base / f"{name} 2")
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_two_processes_are_one_with_the_whole_batch(trained: Callable[..., Path], accumulate: int) -> None:
-    """Same losses, right answers, gradients and weights.
-
-    With accumulation the micro-batches are other images, so that is compared on a network without norms.
-    """
-    changes = {"accumulate": accumulate}
-    if accumulate > 1:
-        changes |= {"model": "squeezenet", "norm": "mimic", "weight_mean": "projection", "last_bn": False}
-        changes |= {"num_groups": None, "dropout": None, "sync_norm": False}
-    one, two = trained(1, **changes), trained(2, **changes)
+@pytest.mark.parametrize("run", ["whole batches", "accumulated"])
+def test_two_processes_are_one_with_the_whole_batch(
+    trained: Callable[[str], tuple[Path, Path]], run: str
+) -> None:
+    """Same losses, right answers, gradients and weights."""
+    one, two = trained(run)
     assert len(curve(one)) == 8
     assert curve(two) == pytest.approx(curve(one), rel=TOLERANCE)
     for row, expected in zip(rows(two / "steps.csv"), rows(one / "steps.csv")):
@@ -88,12 +89,11 @@ def test_two_processes_are_one_with_the_whole_batch(trained: Callable[..., Path]
     assert weights[0].keys() == weights[1].keys()
 
 
-def test_without_synchronized_norms_two_processes_are_not_one(trained: Callable[..., Path]) -> None:
+def test_without_synchronized_norms_two_processes_are_not_one(
+    trained: Callable[[str], tuple[Path, Path]],
+) -> None:
     """The comparison above can fail: statistics of half a batch are others."""
-    # A network that soon tells digits apart by its running statistics.
-    changes = {"model": "squeezenet", "norm": "bn", "num_groups": None, "dropout": None, "ema_decay": None}
-    changes |= {"sync_norm": False, "lr": 0.05, "epochs": 4, "seed": 2}
-    one, two = trained(1, **changes), trained(2, **changes)
+    one, two = trained("norms apart")
     assert curve(two)[0] != pytest.approx(curve(one)[0], rel=1e-4)
     # Each rank's running statistics are its own; those that were validated are those in the checkpoint.
     batches = evaluation_batches(tiny_sets(val=359)[1], tiny_recipe().preprocessing(), batch_size=8)
@@ -102,14 +102,21 @@ def test_without_synchronized_norms_two_processes_are_not_one(trained: Callable[
 
 
 OPTIONS = [
-    "train", "--recipe", "digits", "--image-size", "8", "--resize", "8", "--no-se", "--batch-size", "50",
+    "train", "--recipe", "digits", "--image-size", "8", "--resize", "8", "--no-se", "--batch-size", "60",
     "--epochs", "2", "--lr", "0.02", "--device", "cpu", "--save-every", "4",
+    "--dataset", "folder", "--workers", "0", "--data",
 ]  # fmt: skip
-EPOCH = 28  # steps
+EPOCH = 14  # steps
 
 
-def start(folder: Path, *torchrun: str) -> subprocess.Popen[str]:
-    command = [sys.executable, *TORCHRUN, *torchrun, "-m", "finet_deploy", *OPTIONS, "-o", str(folder)]
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("data") / "images"
+    return str(make_image_folder(folder, classes=10, train=84, val=4, size=8))
+
+
+def start(data: str, folder: Path, *torchrun: str) -> subprocess.Popen[str]:
+    command = [sys.executable, *TORCHRUN, *torchrun, "-m", "finet_deploy", *OPTIONS, data, "-o", str(folder)]
     return subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
     )
@@ -135,9 +142,9 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def uninterrupted(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference") / "run"
-    process = start(folder)
+    process = start(data, folder)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     return folder
@@ -145,11 +152,11 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
 def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
-    uninterrupted: Path, tmp_path
+    uninterrupted: Path, data: str, tmp_path
 ) -> None:
     folder = tmp_path / "run"
-    process = start(folder, "--max-restarts", "1")
-    wait_for_step(folder, 34, process)
+    process = start(data, folder, "--max-restarts", "1")
+    wait_for_step(folder, 18, process)
     os.kill(workers_of(process.pid)[1], signal.SIGKILL)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
@@ -158,9 +165,11 @@ def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_signal_to_one_process_stops_both_after_the_same_step(uninterrupted: Path, tmp_path: Path) -> None:
+def test_a_signal_to_one_process_stops_both_after_the_same_step(
+    uninterrupted: Path, data: str, tmp_path: Path
+) -> None:
     folder = tmp_path / "run"
-    process = start(folder)
+    process = start(data, folder)
     wait_for_step(folder, 3, process)
     os.kill(workers_of(process.pid)[1], signal.SIGTERM)
     _, err = process.communicate(timeout=300)
@@ -168,6 +177,6 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(uninterrupted: P
     done = len(rows(folder / "steps.csv"))
     assert f"saved {folder / 'state.pt'}" in err
     assert read_state_file(folder)["/progress/step"] == done < EPOCH  # did not go on to the epoch's end
-    resumed = launch(*TORCHRUN, "-m", "finet_deploy", *OPTIONS, "-o", folder, "--resume")
+    resumed = launch(*TORCHRUN, "-m", "finet_deploy", *OPTIONS, data, "-o", folder, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert_same_run(folder, uninterrupted)

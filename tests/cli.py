@@ -1,7 +1,8 @@
-"""The command line as a person meets it: in this process for words and statuses, in another for signals."""
+"""The command line as a person meets it: in this process where that shows the same, in another one elsewhere."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from finet_deploy.__main__ import main
 from finet_deploy.cli import run
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
@@ -59,3 +61,38 @@ def interrupt_when(
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return status, "".join(seen) + rest
+
+
+class _Interrupting(io.StringIO):
+    """A stderr that sends this process SIGINT when it is told `marker`."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        self.marker, self.sent = marker, False
+
+    def write(self, text: str) -> int:
+        written = super().write(text)
+        if self.marker in text and not self.sent:
+            self.sent = True
+            signal.raise_signal(signal.SIGINT)
+        return written
+
+
+def interrupt_here_when(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[object], marker: str, cwd: Path
+) -> tuple[int, str]:
+    """As `interrupt_when`, in this process, which need not load the exporters again; its children get no signal."""
+    err = _Interrupting(marker)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    monkeypatch.chdir(cwd)
+    monkeypatch.setattr(sys, "argv", ["finet-deploy", *map(str, arguments)])
+    monkeypatch.setattr(sys, "stderr", err)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+    assert err.sent, f"{marker!r} was never printed: {err.getvalue()}"
+    assert isinstance(ended.value.code, int)
+    return ended.value.code, err.getvalue()

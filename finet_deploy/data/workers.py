@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import atexit
 import signal
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
@@ -77,6 +78,15 @@ def _end_all() -> None:
         _end(iterator)
 
 
+def _without_the_parents_absence(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    """The `sys.excepthook` of a worker, whose own errors are results: only threads of its libraries come here.
+
+    One of them hands tensors over, and a parent that was interrupted while it fetched one is no news.
+    """
+    if not isinstance(error, (EOFError, ConnectionError)):
+        sys.__excepthook__(kind, error, trace)
+
+
 def _prepare_worker(_worker: int) -> None:
     """Called first in a worker.
 
@@ -86,6 +96,7 @@ def _prepare_worker(_worker: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.excepthook = _without_the_parents_absence
     for iterator in _running:  # copies that came with the fork: their workers are not this process's to end
         iterator._shutdown = True
 

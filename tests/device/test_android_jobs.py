@@ -96,11 +96,28 @@ def test_a_pulled_cable_costs_nothing(phone):
     assert phone.reconnects >= 4
 
 
-def test_each_look_has_a_link_of_its_own(phone):
+def test_each_look_has_a_link_of_its_own(phone, monkeypatch):
     job = start(phone, "sleep 0.5")
-    looks = len(phone.commands)
+    events = []
+    for name in ("reconnect", "shell"):
+        monkeypatch.setattr(phone, name, recorded(events, name, getattr(phone, name)))
     job.wait()
-    assert phone.reconnects == len(phone.commands) - looks >= 2
+    *looks, last = "".join(events).split("reconnect")[1:]
+    assert len(looks) >= 1 and set(looks) == {"shell"}
+    assert last in (
+        "shell",
+        "shell" * 2,
+    )  # a job that ended within a look is looked at again, over the same link
+
+
+def recorded(events, name, function):
+    """`function`, with its name noted at each call."""
+
+    def call(*arguments, **options):
+        events.append(name)
+        return function(*arguments, **options)
+
+    return call
 
 
 def test_a_phone_that_stays_away_is_given_up(phone):

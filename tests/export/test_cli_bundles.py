@@ -12,7 +12,7 @@ import torch
 
 from finet_deploy.checkpoint import save_checkpoint
 from finet_deploy.zoo import create_model
-from tests.cli import FAILED, INTERRUPTED, USAGE, error_line, interrupt_when, run_cli
+from tests.cli import FAILED, INTERRUPTED, USAGE, error_line, interrupt_here_when, interrupt_when, run_cli
 
 TINY = ["finet_small", "--cifar", "--num-classes", "10"]
 
@@ -119,19 +119,25 @@ def test_an_output_below_a_file_is_one_line(capsys, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("marker", "formats"),
+    ("marker", "formats", "real"),
     [
-        ("untrained", "pte,onnx,ptl"),
-        ("fuse", "pte,onnx,ptl"),
-        ("verify", "pte,onnx,ptl"),
-        ("export pte", "pte,onnx,ptl"),
-        ("export onnx", "onnx,ptl"),  # without what comes before and takes longest
-        ("run onnx", "onnx,ptl"),
-        ("run ptl", "onnx,ptl"),
+        ("untrained", "pte,onnx,ptl", False),
+        ("fuse", "pte,onnx,ptl", False),
+        ("verify", "pte,onnx,ptl", False),
+        ("export pte", "pte,onnx,ptl", True),  # libraries of others are busy there
+        ("export onnx", "onnx,ptl", False),  # without what comes before and takes longest
+        ("run onnx", "onnx,ptl", True),  # a process of its own runs the file
+        ("run ptl", "onnx,ptl", False),
     ],
 )
-def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(tmp_path, marker, formats):
-    status, err = interrupt_when(["export", *TINY, "--formats", formats, "-o", "bundles/b"], marker, tmp_path)
+def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(
+    monkeypatch, tmp_path, marker, formats, real
+):
+    arguments = ["export", *TINY, "--formats", formats, "-o", "bundles/b"]
+    if real:
+        status, err = interrupt_when(arguments, marker, tmp_path)
+    else:
+        status, err = interrupt_here_when(monkeypatch, arguments, marker, tmp_path)
     assert status == INTERRUPTED, err
     assert "Traceback" not in err
     assert err.splitlines()[-1].startswith("finet-deploy: interrupted")

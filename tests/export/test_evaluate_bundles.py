@@ -21,7 +21,7 @@ from finet_deploy.evaluate import runners as runners_module
 from finet_deploy.export import Bundle, export, read_bundle
 from finet_deploy.images import Preprocessing
 from finet_deploy.zoo import create_model
-from tests.cli import INTERRUPTED, USAGE, error_line, interrupt_when, run_cli
+from tests.cli import INTERRUPTED, USAGE, error_line, interrupt_here_when, run_cli
 
 DIGITS = Preprocessing(32, 32)
 FORMATS = ("pte", "onnx", "ptl")
@@ -137,9 +137,10 @@ def test_a_file_that_crashes_its_runtime_is_one_error(made, tmp_path):
         evaluate_bundle(bundle, limited(open_dataset("digits", "val"), 4), formats=["onnx"])
 
 
-def test_ctrl_c_between_runtimes_exits_130_and_writes_nothing(made, tmp_path):
+def test_ctrl_c_between_runtimes_exits_130_and_writes_nothing(monkeypatch, made, tmp_path):
     arguments = ["evaluate", made / "bundle", "--dataset", "digits", "--formats", "onnx,pte"]
-    status, err = interrupt_when([*arguments, "--predictions", "out.csv"], "[1/2]", tmp_path)
+    arguments += ["--predictions", "out.csv"]
+    status, err = interrupt_here_when(monkeypatch, arguments, "[1/2]", tmp_path)
     assert (status, "Traceback" in err) == (INTERRUPTED, False), err
     assert list(tmp_path.iterdir()) == []
 

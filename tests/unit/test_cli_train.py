@@ -5,8 +5,6 @@ from __future__ import annotations
 import io
 import json
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -295,34 +293,3 @@ def torch_accuracy():
     from finet_deploy.data.accuracy import count_scores
 
     return count_scores(torch.eye(4).repeat(2, 1), torch.tensor([0, 1, 2, 3, 1, 2, 3, 0])).accuracy()
-
-
-def changed_fields(folder: Path, name: str, model: str | None = None) -> set[str]:
-    used, recipe = load_recipe(folder / "recipe.json"), load_recipe(name, model)
-    return {field for field in field_specs(Recipe) if getattr(used, field) != getattr(recipe, field)}
-
-
-def test_the_papers_cifar_recipe_trains_with_only_its_epochs_cut(capsys, tmp_path):
-    data, folder = make_cifar(tmp_path / "cifar", train=128, test=10), tmp_path / "run"
-    arguments = ["--recipe", "paper-cifar", "--data", data, "--epochs", 1, "-o", folder, "--json"]
-    status, out, err = run_cli(capsys, "train", *arguments)
-    assert status == 0, err
-    assert changed_fields(folder, "paper-cifar") == {"epochs"}
-    assert (json.loads(out)["steps"], json.loads(out)["recipe"]["batch_size"]) == (1, 128)
-    assert load_checkpoint(folder / "model.safetensors").model_config.title == "finet_large G=4 cifar"
-
-
-def test_the_papers_imagenet_recipe_trains_a_thousand_classes_with_only_its_epochs_cut(tmp_path):
-    """One step of 512 images of 224 px through finet_large: 12 GB, about a minute on two cores."""
-    data = make_image_folder(tmp_path / "images", classes=1000, train=1, val=1)
-    folder = tmp_path / "run"
-    arguments = ["--recipe", "paper-imagenet", "--data", data, "--epochs", "1", "-o", folder, "--json"]
-    command = [sys.executable, "-m", "finet_deploy", "train", *arguments]  # a process: its 12 GB go with it
-    process = subprocess.run(command, capture_output=True, text=True)
-    assert process.returncode == 0, process.stderr
-    assert changed_fields(folder, "paper-imagenet") == {"epochs"}
-    result = json.loads(process.stdout)
-    assert (result["steps"], result["recipe"]["batch_size"]) == (1, 512)
-    model = load_checkpoint(folder / "model.safetensors")
-    assert model.model_config.title == "finet_large G=4 SE dropout=0.2"
-    assert model.weights_origin["preprocessing"]["resize"] == 256

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
+from multiprocessing import resource_sharer
 from pathlib import Path
 
 import pytest
@@ -133,6 +136,27 @@ def test_a_worker_that_dies_is_told_with_what_to_do():
     with pytest.raises(FinetDeployError, match=r"a process that reads images died.*--workers"):
         list(fleet.run(range(9)))
     fleet.close()
+
+
+def tensor_and_its_server(job: int) -> tuple[object, object]:
+    """A tensor, which goes through shared memory, and the address at which this worker hands out its descriptors."""
+    import torch
+
+    return torch.full((3,), job), getattr(resource_sharer._resource_sharer, "_address", None)
+
+
+def test_a_parent_that_stops_in_the_middle_of_a_fetch_is_no_news(capfd):
+    fleet = Fleet(tensor_and_its_server, 1)
+    results = fleet.run(range(40))
+    with closing(results):
+        address = next(address for _, address in results if address is not None)
+        for said in (b"", b"x"):
+            with socket.socket(socket.AF_UNIX) as link:
+                link.connect(address)
+                link.sendall(said)
+        assert next(results)[0].tolist() != []  # and it still serves
+    fleet.close()
+    assert capfd.readouterr().err == ""
 
 
 def test_workers_of_a_forgotten_fleet_end():

@@ -59,7 +59,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One network on one core and runtime, with the default passes up to and with `step` (FUSED: none).
 
     default: False where `step` is no default and was tried beside all defaults. before: instructions of the form that
-    `step` changed. delegates, nodes_outside: of ExecuTorch. operators: nodes of the file's graph.
+    `step` changed. delegates, nodes_outside: of ExecuTorch. operators: nodes of the file's graph, where it has neither.
     """
 
     network: str
@@ -70,7 +70,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     default: bool
     delegates: int | None
     nodes_outside: int | None
-    operators: int
+    operators: int | None
     macs: int
     before: int
     instructions: int
@@ -174,7 +174,7 @@ def _row(
         default=default,
         delegates=file.delegates,
         nodes_outside=outside,
-        operators=sum(file.op_counts.values()),
+        operators=sum(file.op_counts.values()) if file.delegates is None else None,
         macs=bundle.manifest.macs,
         before=found.total if before is None else before,
         instructions=found.total,

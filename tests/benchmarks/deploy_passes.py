@@ -273,6 +273,7 @@ def main() -> int:
             for found in count(network, wanted, Path(name)) if wanted else ():
                 rows = tuple(sorted((*rows, *found), key=place))  # stable: steps stay in order
                 write(Table(rows=rows), options.output)
+    write(Table(rows=rows), options.output)
     print(render_markdown(Table(rows=rows)))
     return 0
 

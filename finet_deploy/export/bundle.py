@@ -152,7 +152,9 @@ class Bundle:
             if entry.normalization_ops:
                 line += f", {entry.normalization_ops} normalizations left"
             if entry.passes:
-                line += f", {len(entry.passes)} passes for {entry.core} ({', '.join(p.name for p in entry.passes)})"
+                plural = "" if len(entry.passes) == 1 else "es"
+                names = ", ".join(item.name for item in entry.passes)
+                line += f", {len(entry.passes)} pass{plural} for {entry.core} ({names})"
             lines.append(line)
             lines += [f"  {fmt}: {notice}" for notice in entry.notices]
         return [*lines, *_quantization_lines(manifest), f"  in {self.path}"]

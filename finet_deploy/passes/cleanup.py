@@ -136,7 +136,7 @@ def _per_channel(module: fx.GraphModule, value: Any, weight: Tensor) -> Tensor |
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return weight.new_full((channels,), float(value))
     tensor = constant(module, value)
-    if tensor is None:
+    if tensor is None or tensor.ndim > 4:  # a fifth axis would give the result five
         return None
     if tensor.numel() == 1:
         return weight.new_full((channels,), float(tensor))
@@ -150,7 +150,9 @@ def pooling(module: fx.GraphModule) -> list[str]:
     done = []
     for node in list(module.graph.nodes):
         source = node.args[0] if node.args and isinstance(node.args[0], fx.Node) else None
-        if source is None or len(shape(source)) != 4 or not _is_global_pool(node, shape(source)):
+        if source is None or node.kwargs or len(shape(source)) != 4:  # kwargs: a mean in another precision
+            continue
+        if not _is_global_pool(node, shape(source)):
             continue
         with module.graph.inserting_before(node):
             new = module.graph.call_function(aten.mean.dim, (source, [2, 3], True))

@@ -81,16 +81,23 @@ def _linear_chain(gate: fx.Node) -> list[fx.Node]:
     """Linear and element-wise steps from a flattened (N, C, 1, 1) map to `gate`, in order; empty if it is no gate."""
     chain: list[fx.Node] = []
     node = argument(gate)
+    if shape(gate) != (*shape(node), 1, 1):
+        return []
     while isinstance(node, fx.Node) and sole_user(node) is not None and len(shape(node)) == 2:
         if is_call(node, *_RESHAPES):
             source = argument(node)
-            pooled = isinstance(source, fx.Node) and shape(source)[2:] == (1, 1) and len(shape(source)) == 4
+            pooled = isinstance(source, fx.Node) and shape(source) == (*shape(node), 1, 1)
             return chain if pooled and any(is_call(step, aten.linear.default) for step in chain) else []
-        if not (is_call(node, aten.linear.default) or node.target in ELEMENTWISE):
+        if not (_is_linear(node) or node.target in ELEMENTWISE):
             return []
         chain.insert(0, node)
         node = argument(node)
     return []
+
+
+def _is_linear(node: fx.Node) -> bool:
+    """With a constant weight: a computed one cannot become a kernel."""
+    return is_call(node, aten.linear.default) and argument(node, 1).op == "get_attr"
 
 
 def _four_axes(module: fx.GraphModule, step: fx.Node, value: fx.Node) -> fx.Node:
@@ -98,10 +105,9 @@ def _four_axes(module: fx.GraphModule, step: fx.Node, value: fx.Node) -> fx.Node
     target: Any = step.target
     with module.graph.inserting_before(step):
         if is_call(step, aten.linear.default):
-            weight = constant(module, step.args[1])
-            assert weight is not None, "a linear layer's weight is a constant"
-            name = str(argument(step, 1).target)
-            kernel = set_constant(module, name, weight[:, :, None, None])
+            weight = constant(module, argument(step, 1))
+            assert weight is not None, "_is_linear"
+            kernel = set_constant(module, str(argument(step, 1).target), weight[:, :, None, None])
             new = module.graph.call_function(aten.conv2d.default, (value, kernel, *step.args[2:]))
         else:
             new = module.graph.call_function(target, (value, *step.args[1:]), step.kwargs)

@@ -227,8 +227,13 @@ def _pair(value: Any) -> tuple[int, int]:
 
 
 def as_conv(module: fx.GraphModule, node: Any) -> Conv | None:
-    """`node` as a convolution with constant weight and bias, None when it is something else."""
+    """`node` as a convolution of a batch with constant weight and bias, None when it is something else.
+
+    A node that was just put into the graph has no shape yet: it replaces one that had four axes.
+    """
     if not is_call(node, aten.conv2d.default) or node.kwargs or len(node.args) < 2:
+        return None
+    if len(shape(node)) not in (0, 4):
         return None
     weight = constant(module, node.args[1])
     bias_node = node.args[2] if len(node.args) > 2 else None

@@ -49,7 +49,9 @@ def _shuffled(node: fx.Node) -> fx.Node | None:
     else:
         swapped = list(argument(swap, 1)) == [0, 2, 1, 3, 4]
     source = argument(outer)
-    same = shape(source) == shape(node) and len(shape(outer)) == 5 and shape(outer)[3:] == shape(node)[2:]
+    N, C, H, W = shape(node)
+    axes = shape(outer)
+    same = shape(source) == shape(node) and len(axes) == 5 and axes == (N, axes[1], C // axes[1], H, W)
     return source if swapped and same else None
 
 
@@ -94,7 +96,7 @@ class _Moved:
             and len(node.args) == 4
             and len(sizes) == 4
         ):
-            source, start = self.channels[argument(node)], int(argument(node, 2))
+            source, start = self.channels[argument(node)], int(argument(node, 2) or 0)
             start += len(source) if start < 0 else 0
             self.channels[node] = source[start : start + sizes[1]]
             self.virtual.add(node)
@@ -108,7 +110,7 @@ class _Moved:
             reads = any(item in tainted for item in node.all_input_nodes)
             conv = as_conv(self.module, node)
             keeps = (conv is not None and conv.is_depthwise) or node.target in ELEMENTWISE
-            keeps = keeps or node.target in _SAME_ORDER
+            keeps = keeps or (node.target in _SAME_ORDER and shape(node)[:2] == shape(node.args[0])[:2])
             if node in self.shuffles or (reads and (node in self.virtual or keeps)):
                 tainted.add(node)
         return tainted

@@ -81,7 +81,9 @@ def fold_standardization(module: fx.GraphModule) -> list[str]:
 
 def _offset(module: fx.GraphModule, node: fx.Node, channels: int) -> Tensor | None:
     """The constant, one a channel, that `node` takes off its input."""
-    return _per_input(module, argument(node, 1), channels) if is_call(node, aten.sub.Tensor) else None
+    if not is_call(node, aten.sub.Tensor) or node.kwargs:  # kwargs: a multiple is taken off
+        return None
+    return _per_input(module, argument(node, 1), channels)
 
 
 def _per_input(module: fx.GraphModule, value: object, channels: int) -> Tensor | None:

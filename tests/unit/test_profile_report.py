@@ -67,21 +67,28 @@ def timeline(bounds: list[list[tuple[int, int]]]) -> Timeline:
     return Timeline(operators, tuple(Call(0, 1, tuple(call)) for call in bounds), 0)
 
 
-def test_an_operators_instructions_are_those_between_its_two_snapshots():
-    ticks = tuple(tuple(1000 * t + c for c in range(len(CLASSES))) for t in range(1, 9))
-    ms = 1_000_000
-    call = [(1 * ms, 2 * ms), (2 * ms, 5 * ms)]
-    found = attribute(timeline([call, call]), ticks, "here")
+def snapshots(*steps: int) -> tuple[tuple[int, ...], ...]:
+    """At every millisecond: counters of all classes alike, `steps` apart."""
+    return tuple((sum(steps[:t]),) * len(CLASSES) for t in range(len(steps) + 1))
+
+
+MS = 1_000_000
+
+
+def test_an_operators_instructions_are_those_between_its_snapshots_without_the_readings_own():
+    ticks = snapshots(7, 1007, 507, 2507, 7, 1007, 507, 2507)
+    calls = [[(t * MS, (t + 1) * MS), ((t + 1) * MS, (t + 3) * MS)] for t in (2, 6)]
+    found = attribute(timeline(calls), ticks, "here")
     assert [count["fma"] for count in found] == [1000, 3000]
-    for wrong in ((0, ms), (8 * ms, 9 * ms), (ms, ms + 1)):
+    for wrong in ((0, MS), (9 * MS, 10 * MS), (MS, MS + 1)):
         with pytest.raises(FinetDeployError, match="no snapshot"):
             attribute(timeline([[wrong], [wrong]]), ticks, "here")
 
 
 def test_two_inferences_that_count_differently_are_no_count():
-    ticks = tuple((1000 * t * t,) * len(CLASSES) for t in range(1, 9))
+    ticks = snapshots(7, 1007, 7, 2007)
     with pytest.raises(FinetDeployError, match="not deterministic"):
-        attribute(timeline([[(1_000_000, 2_000_000)], [(4_000_000, 5_000_000)]]), ticks, "here")
+        attribute(timeline([[(2 * MS, 3 * MS)], [(4 * MS, 5 * MS)]]), ticks, "here")
 
 
 def row(module: str | None, operator: str, cost: float, where: str = "delegate", **more: object) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def _profile(bundle: Bundle, request: VisitRequest, wanted: Core, runner: Path, 
     traced = trace_visit(request, wanted, runner, plugin)
     timeline = read_timeline(traced.profile, artifact.runtime, where)
     counts = attribute(timeline, traced.ticks, where)
-    named = name_operators(timeline.operators, bundle.operators(), artifact.runtime)
+    known = bundle.operators()
+    named = name_operators(timeline.operators, known, artifact.runtime)
     rows = [
         _row(item, name, count, whole, artifact.runtime)
         for item, name, count in zip(timeline.operators, named, counts)
@@ -84,7 +86,7 @@ def _profile(bundle: Bundle, request: VisitRequest, wanted: Core, runner: Path, 
         total=whole.total,
         accounted=inside / whole.total,
         profiling=traced.count.total / whole.total,
-        notes=(NOTE, *naming_notes(named, request.row.macs)),
+        notes=(NOTE, *naming_notes(named, request.row.macs, known, artifact.format)),
         rows=(*rows, _rest(counts, whole)),
     )
 
@@ -120,7 +122,7 @@ def attribute(timeline: Timeline, ticks: Snapshots, where: str) -> list[dict[str
 
 def _reading_itself(ticks: Snapshots) -> tuple[int, ...]:
     """What one reading of the clock takes: the least between two snapshots, where nothing else was done."""
-    steps = [tuple(b - a for a, b in zip(*pair)) for pair in zip(ticks, ticks[1:])]
+    steps = [tuple(b - a for a, b in zip(*pair)) for pair in itertools.pairwise(ticks)]
     return min(steps, key=sum, default=(0,) * len(CLASSES))
 
 

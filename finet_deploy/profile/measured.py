@@ -186,7 +186,8 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
     assert item.timeline is not None
     row = item.row
     operators = item.timeline.operators
-    named = name_operators(operators, bundle.operators(), row.artifact.runtime)
+    known = bundle.operators()
+    named = name_operators(operators, known, row.artifact.runtime)
     total = median_estimate(item.whole)
     rows = [
         _row(operator, name, i, item, total.value) for i, (operator, name) in enumerate(zip(operators, named))
@@ -220,13 +221,13 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
         accounted_high=told.high,
         profiling=_ratio(item.profiled, item.whole).value,
         roofline=_roofline(item.best),
-        notes=tuple(_notes(item, named)),
+        notes=(*naming_notes(named, row.macs, known, row.artifact.format), *_notes(item)),
         rows=(*rows, rest),
     )
 
 
-def _notes(item: _Measured, named: Sequence[Named]) -> list[str]:
-    notes = naming_notes(named, item.row.macs)
+def _notes(item: _Measured) -> list[str]:
+    notes = []
     if item.left_out:
         notes.append(
             f"{item.left_out} profiled calls were left out: their operators could not be placed in time"

@@ -120,6 +120,21 @@ def test_weights_of_the_onnx_file_are_int8_with_a_scale_per_channel(int8: Bundle
         assert np.abs(weight.reshape(len(weight), -1)).max(1).min() == 127
 
 
+def test_operators_of_int8_files_lead_to_every_module_and_hold_every_multiply_add(int8: Bundle) -> None:
+    operators = int8.operators()
+    assert operators is not None and operators.pte is not None and operators.onnx is not None
+    for nodes in (operators.pte.nodes.values(), operators.onnx.nodes.values()):
+        working = {node.module: node for node in nodes if node.macs}
+        assert set(working) == {"conv1", "conv2", "squeeze", "depthwise", "fc"}
+        assert sum(node.macs for node in working.values()) == int8.manifest.macs
+        for node in working.values():
+            image, weight = node.inputs[:2]
+            assert (image.dtype, weight.dtype, node.outputs[0].dtype) == ("int8", "int8", "int8"), node
+            assert weight.constant and not image.constant
+    rounding = [node for node in operators.onnx.nodes.values() if node.op == "QuantizeLinear"]
+    assert {"conv1", "conv2", "squeeze", "depthwise", "fc"} <= {node.module for node in rounding}
+
+
 def test_swapped_scales_in_the_onnx_file_are_rejected(int8: Bundle, tmp_path: Path) -> None:
     folder = copy_of(int8, tmp_path)
     proto = onnx.load(folder / "model.onnx")

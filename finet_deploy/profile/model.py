@@ -100,4 +100,8 @@ def naming_notes(named: Sequence[Named], macs: int, known: Operators | None, fmt
             found = "the runtime made other operators of the file than the bundle tells: none could be named"
         return [found]
     told = sum(item.macs or 0 for item in named)
+    if told > macs:
+        return [
+            f"the file's operators do {told:,} multiply-adds, the network {macs:,}: passes padded channels"
+        ]
     return [] if told == macs else [f"operators with {told:,} of {macs:,} multiply-adds could be told"]

@@ -26,9 +26,12 @@ from finet_deploy.export.judge import judge_files
 from finet_deploy.fuse import fuse
 from finet_deploy.images import natural_noise
 from finet_deploy.nn import FBNConv2d
+from finet_deploy.profile.host import HostProfiler
+from finet_deploy.profile.measured import PROFILE_SETTINGS, profile_time
 from finet_deploy.quantize import Calibration, calibration_of, quantize_network
 from finet_deploy.verify import Limits
 from tests.bench_fakes import DEVICE, SETTINGS
+from tests.device.runner_native import folder_or_skip
 from tests.export.conftest import well_conditioned
 
 SIZE = 16
@@ -133,6 +136,21 @@ def test_operators_of_int8_files_lead_to_every_module_and_hold_every_multiply_ad
             assert weight.constant and not image.constant
     rounding = [node for node in operators.onnx.nodes.values() if node.op == "QuantizeLinear"]
     assert {"conv1", "conv2", "squeeze", "depthwise", "fc"} <= {node.module for node in rounding}
+
+
+def test_a_profile_names_the_operators_that_the_runtimes_make_of_int8_files(
+    int8: Bundle, tmp_path: Path
+) -> None:
+    folder_or_skip()
+    (tmp_path / "run").mkdir()
+    short = msgspec.structs.replace(PROFILE_SETTINGS, warmup_min_seconds=0.0, timed_min_seconds=0.0)
+    profiles = profile_time(int8, device=HostProfiler(), folder=tmp_path / "run", rounds=1, settings=short)
+    assert {profile.runtime for profile in profiles} == {"executorch", "onnxruntime"}
+    for profile in profiles:
+        found = {row.module: row.macs for row in profile.rows if row.macs}
+        assert set(found) == {"conv1", "conv2", "squeeze", "depthwise", "fc"}
+        assert sum(found.values()) == int8.manifest.macs
+        assert any("no share of it is given" in note for note in profile.notes)
 
 
 def test_swapped_scales_in_the_onnx_file_are_rejected(int8: Bundle, tmp_path: Path) -> None:

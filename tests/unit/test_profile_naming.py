@@ -94,6 +94,7 @@ def test_a_profile_without_names_says_whether_the_bundle_or_the_runtime_is_why()
         assert "export it again" in naming_notes(nameless, 10, operators, fmt)[0]
     assert "other operators" in naming_notes(nameless, 10, known, "pte")[0]
     assert naming_notes([Named(module="a", macs=10)], 10, known, "pte") == []
+    assert "12 multiply-adds, the network 10" in naming_notes([Named("a", macs=12)], 10, known, "pte")[0]
     assert "4 of 10" in naming_notes([Named(module="a", macs=4)], 10, known, "pte")[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from xml.etree import ElementTree
 
 import msgspec
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from finet_deploy.bench.statistics import Estimate
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.profile.emulated import attribute
+from finet_deploy.profile.measured import split_up
 from finet_deploy.profile.model import BETWEEN, Profile, Roofline, Row
 from finet_deploy.profile.picture import render_svg
 from finet_deploy.profile.render import kind_of, render_csv, render_markdown
@@ -89,6 +91,29 @@ def test_two_inferences_that_count_differently_are_no_count():
     ticks = snapshots(7, 1007, 7, 2007)
     with pytest.raises(FinetDeployError, match="not deterministic"):
         attribute(timeline([[(2 * MS, 3 * MS)], [(4 * MS, 5 * MS)]]), ticks, "here")
+
+
+TIMES = st.floats(min_value=1e-7, max_value=1e-2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 6).flatmap(
+        lambda n: st.lists(st.lists(TIMES, min_size=n, max_size=n), min_size=1, max_size=7)
+    ),
+    st.data(),
+)
+def test_parts_of_the_whole_add_up_to_what_all_operators_take_of_it(times, data):
+    """Whatever the rounds: a round in which the profiled process was held up says nothing of one operator alone."""
+    slower = data.draw(st.lists(st.floats(0.5, 2), min_size=len(times), max_size=len(times)))
+    wholes = [sum(item) * factor for item, factor in zip(times, slower)]
+    accounted, parts = split_up(times, wholes)
+    assert sum(part.value for part in parts) == pytest.approx(accounted.value)
+    assert accounted.value == pytest.approx(statistics.median(1 / factor for factor in slower))
+    alike = [[time * factor for time in times[0]] for factor in slower]
+    _, parts = split_up(alike, [sum(times[0])] * len(times))
+    scale = statistics.median(slower) / sum(times[0])
+    assert [part.value for part in parts] == pytest.approx([time * scale for time in times[0]])
 
 
 def row(module: str | None, operator: str, cost: float, where: str = "delegate", **more: object) -> Row:

@@ -17,6 +17,8 @@ import torch
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.exported import INPUT_NAME, Exported, exporter_errors, needs, quiet, trace_program
 from finet_deploy.export.onnx import to_onnx
+from finet_deploy.export.operator_maps import rounded_operators
+from finet_deploy.export.operators import OnnxOperators
 from finet_deploy.quantize.graph import ADD, MUL, RELU, aten
 from finet_deploy.quantize.ptq import Quantized
 
@@ -86,11 +88,13 @@ def to_int8_onnx(quantized: Quantized) -> tuple[Exported, dict[str, int]]:
         onnx.checker.check_model(model, full_check=True)
     counts = collections.Counter(node.op_type for node in model.graph.node)
     islands = _fp32_operators(model)
+    assert isinstance(plain.operator_map, OnnxOperators)
     return Exported(
         data=model.SerializeToString(deterministic=True),
         exporter_version=f"{plain.exporter_version}, onnxruntime {needs('onnxruntime', 'onnx').__version__}",
         op_counts=dict(sorted(counts.items())),
         notices=(SATURATES,),
+        operator_map=rounded_operators(plain.operator_map, model),
     ), islands
 
 

@@ -12,19 +12,22 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import msgspec
 import torch
 
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.exported import needs
 from finet_deploy.export.operators import NodeEntry, OnnxOperators, PteOperators, TensorInfo
 
-__all__ = ["onnx_operators", "pte_operators", "refusals"]
+__all__ = ["onnx_operators", "pte_operators", "refusals", "rounded_operators"]
 
 NO_RULE = "XNNPACK's partitioner has no rule for it"
 PARTITIONER = "executorch.backends.xnnpack.partition.config"
 PARTITIONER_LOGGERS = tuple(
     f"{PARTITIONER}.{name}" for name in ("gemm_configs", "node_configs", "xnnpack_config")
 )
+ROUNDING = ("QuantizeLinear", "DequantizeLinear")
+FUSED = ("relu", "hardtanh", "clamp")  # into what is before them, in int8
 NAME_SCOPES = "pkg.torch.onnx.name_scopes"
 # Slots of XNNPACK's flatbuffer tables (schema.fbs of the executorch wheel): vtable offset 4 + 2 * slot.
 GRAPH_NODES, NODE_TYPE, NODE_HANDLE = 6, 4, 8
@@ -97,8 +100,10 @@ def _add(
 ) -> None:
     if node.op != "call_function" or not isinstance(handle, int) or node.target is operator.getitem:
         return
+    if str(handle) in nodes and _rounding(node):
+        return  # an operator in int8 shares its handle with the rounding around it
     inputs = tuple(_tensor(item, constants) for item in node.all_input_nodes if _is_tensor(item))
-    outputs = (_tensor(node, constants),) if _is_tensor(node) else ()
+    outputs = (_written(node, constants),) if _is_tensor(node) else ()
     op = _operator(node.target)
     nodes[str(handle)] = NodeEntry(
         op=op,
@@ -108,6 +113,10 @@ def _add(
         macs=_macs(op, inputs, outputs),
         reason=reason,
     )
+
+
+def _rounding(node: Any, kind: str = "quantize_per") -> bool:
+    return node.op == "call_function" and kind in str(node.target)
 
 
 def _operator(target: Any) -> str:
@@ -122,6 +131,9 @@ def _is_tensor(node: Any) -> bool:
 
 
 def _tensor(node: Any, constants: set[str]) -> TensorInfo:
+    """What an operator reads: where it is dequantized on the way, the rounded values."""
+    if _rounding(node, "dequantize_per"):
+        node = node.args[0]
     value = node.meta["val"]
     return TensorInfo(
         node.name,
@@ -129,6 +141,19 @@ def _tensor(node: Any, constants: set[str]) -> TensorInfo:
         str(value.dtype).removeprefix("torch."),
         node.name in constants,
     )
+
+
+def _written(node: Any, constants: set[str]) -> TensorInfo:
+    """What it writes: the rounded values, where nobody reads the others. An activation is done on the way."""
+    last = node
+    while len(last.users) == 1 and "quantize_per" not in str(last.target):
+        (user,) = last.users
+        if _rounding(user, ".quantize_per"):
+            return _tensor(user, constants)
+        if not any(name in str(user.target) for name in FUSED):
+            break
+        last = user
+    return _tensor(node, constants)
 
 
 def _module(node: Any) -> str:
@@ -212,6 +237,42 @@ def onnx_operators(proto: Any) -> OnnxOperators:
             outputs=outputs,
             macs=_macs(node.op_type, inputs, outputs),
         )
+    return OnnxOperators(nodes=nodes)
+
+
+def rounded_operators(plain: OnnxOperators, proto: Any) -> OnnxOperators:
+    """Of an int8 model (QDQ) that was made of one with the operators `plain`: those of them that are left, with the
+    types that their values are rounded to, and the rounding itself, at the module whose value it is."""
+    onnx = needs("onnx", "onnx")
+    types = {item.name: _onnx_dtype(onnx, item.data_type) for item in proto.graph.initializer}
+    givers = {name: node for node in proto.graph.node for name in node.output}
+    readers = {name: node for node in proto.graph.node for name in node.input}
+
+    def rounded(item: TensorInfo, name: str, by: Any, kind: str) -> TensorInfo:
+        if by is None or by.op_type != kind:
+            return TensorInfo(name, item.shape, item.dtype, item.constant)
+        return TensorInfo(name, item.shape, types.get(by.input[0]) or types[by.input[2]], item.constant)
+
+    def module_of(node: Any) -> str:
+        giver = givers.get(node.input[0])
+        while giver is not None and giver.op_type in ROUNDING:
+            giver = givers.get(giver.input[0])
+        known = plain.nodes.get((giver or readers.get(node.output[0]) or node).name)
+        return "" if known is None else known.module
+
+    nodes = {}
+    for node in proto.graph.node:
+        entry = plain.nodes.get(node.name)
+        if entry is not None:
+            reads = zip(entry.inputs, filter(None, node.input))
+            writes = zip(entry.outputs, node.output)
+            inputs = (rounded(item, item.name, givers.get(name), "DequantizeLinear") for item, name in reads)
+            outputs = (rounded(item, name, readers.get(name), "QuantizeLinear") for item, name in writes)
+            entry = msgspec.structs.replace(entry, inputs=tuple(inputs), outputs=tuple(outputs))
+        elif node.op_type in ROUNDING:
+            entry = NodeEntry(op=node.op_type, module=module_of(node), inputs=(), outputs=(), macs=0)
+        if entry is not None:
+            nodes[node.name] = entry
     return OnnxOperators(nodes=nodes)
 
 

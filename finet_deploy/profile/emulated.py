@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -61,7 +62,8 @@ def _profile(bundle: Bundle, request: VisitRequest, wanted: Core, runner: Path, 
     traced = trace_visit(request, wanted, runner, plugin)
     timeline = read_timeline(traced.profile, artifact.runtime, where)
     counts = attribute(timeline, traced.ticks, where)
-    named = name_operators(timeline.operators, bundle.operators(), artifact.runtime)
+    known = bundle.operators()
+    named = name_operators(timeline.operators, known, artifact.runtime)
     rows = [
         _row(item, name, count, whole, artifact.runtime)
         for item, name, count in zip(timeline.operators, named, counts)
@@ -84,28 +86,31 @@ def _profile(bundle: Bundle, request: VisitRequest, wanted: Core, runner: Path, 
         total=whole.total,
         accounted=inside / whole.total,
         profiling=traced.count.total / whole.total,
-        notes=(NOTE, *naming_notes(named, request.row.macs)),
+        notes=(NOTE, *naming_notes(named, request.row.macs, known, artifact.format)),
         rows=(*rows, _rest(counts, whole)),
     )
 
 
 def attribute(timeline: Timeline, ticks: Snapshots, where: str) -> list[dict[str, int]]:
-    """What the plugin counted, by class, between the bounds of each operator of the last call."""
+    """What the plugin counted, by class, between the bounds of each operator of the last call.
 
-    def snapshot(ns: int) -> tuple[int, ...]:
+    Reading the clock takes instructions too: they are no operator's, and taken out.
+    """
+    reading = _reading_itself(ticks)
+
+    def place(ns: int) -> int:
         tick, off = divmod(ns, TICK_NS)
         if off or not 1 <= tick <= len(ticks):
             do = "report this: the profile is of another clock"
             raise FinetDeployError(f"no snapshot was taken at {ns} ns", where=where, do=do)
-        return ticks[tick - 1]
+        return tick - 1
 
-    def of_call(bounds: Sequence[tuple[int, int]]) -> list[dict[str, int]]:
-        return [
-            dict(zip(CLASSES, (b - a for a, b in zip(snapshot(begin), snapshot(end)))))
-            for begin, end in bounds
-        ]
+    def between(begin: int, end: int) -> dict[str, int]:
+        first, last = place(begin), place(end)
+        counted = zip(ticks[first], ticks[last], reading)
+        return dict(zip(CLASSES, (max(0, b - a - (last - first) * own) for a, b, own in counted)))
 
-    calls = [of_call(call.bounds) for call in timeline.calls[-2:]]
+    calls = [[between(*bounds) for bounds in call.bounds] for call in timeline.calls[-2:]]
     first, last = (sum(sum(count.values()) for count in counts) for counts in (calls[0], calls[-1]))
     if abs(first - last) > SPREAD_LIMIT * last:
         do = "report this: the count is not deterministic"
@@ -113,6 +118,12 @@ def attribute(timeline: Timeline, ticks: Snapshots, where: str) -> list[dict[str
             f"operators took {first} and {last} instructions in two inferences", where=where, do=do
         )
     return calls[-1]
+
+
+def _reading_itself(ticks: Snapshots) -> tuple[int, ...]:
+    """What one reading of the clock takes: the least between two snapshots, where nothing else was done."""
+    steps = [tuple(b - a for a, b in zip(*pair)) for pair in itertools.pairwise(ticks)]
+    return min(steps, key=sum, default=(0,) * len(CLASSES))
 
 
 def _row(item: Operator, name: Named, count: dict[str, int], whole: Count, runtime: str) -> Row:

@@ -28,7 +28,7 @@ from finet_deploy.profile.naming import Named, name_operators
 from finet_deploy.profile.roofline import CoreBest, bound_seconds, decode_core_best
 from finet_deploy.profile.timeline import Call, Operator, Timeline, read_timeline
 
-__all__ = ["PROFILE_SETTINGS", "ProfilingDevice", "profile_time"]
+__all__ = ["PROFILE_SETTINGS", "ProfilingDevice", "profile_time", "split_up"]
 
 PROFILE_SETTINGS = Settings(
     preset="profile",
@@ -186,20 +186,20 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
     assert item.timeline is not None
     row = item.row
     operators = item.timeline.operators
-    named = name_operators(operators, bundle.operators(), row.artifact.runtime)
+    known = bundle.operators()
+    named = name_operators(operators, known, row.artifact.runtime)
     total = median_estimate(item.whole)
+    accounted, shares = split_up(item.times, item.whole)
     rows = [
-        _row(operator, name, i, item, total.value) for i, (operator, name) in enumerate(zip(operators, named))
+        _row(operator, name, shares[i], i, item) for i, (operator, name) in enumerate(zip(operators, named))
     ]
-    accounted = sum(entry.share for entry in rows)
-    told = _ratio([sum(times) for times in item.times], item.whole)
     rest = model.Row(
         module=None,
         operator=BETWEEN,
         name="",
         where="runtime",
-        cost=(1 - accounted) * total.value * 1e6,
-        share=1 - accounted,
+        cost=(1 - accounted.value) * total.value * 1e6,
+        share=1 - accounted.value,
     )
     return Profile(
         label=row.label,
@@ -215,18 +215,18 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
         total=total.value * 1e6,
         total_low=None if total.low is None else total.low * 1e6,
         total_high=None if total.high is None else total.high * 1e6,
-        accounted=accounted,
-        accounted_low=told.low,
-        accounted_high=told.high,
+        accounted=accounted.value,
+        accounted_low=accounted.low,
+        accounted_high=accounted.high,
         profiling=_ratio(item.profiled, item.whole).value,
         roofline=_roofline(item.best),
-        notes=tuple(_notes(item, named)),
+        notes=(*naming_notes(named, row.macs, known, row.artifact.format), *_notes(item)),
         rows=(*rows, rest),
     )
 
 
-def _notes(item: _Measured, named: Sequence[Named]) -> list[str]:
-    notes = naming_notes(named, item.row.macs)
+def _notes(item: _Measured) -> list[str]:
+    notes = []
     if item.left_out:
         notes.append(
             f"{item.left_out} profiled calls were left out: their operators could not be placed in time"
@@ -242,9 +242,27 @@ def _ratio(values: Sequence[float], wholes: Sequence[float]) -> Estimate:
     return median_estimate([value / whole for value, whole in zip(values, wholes)])
 
 
-def _row(operator: Operator, name: Named, i: int, item: _Measured, total: float) -> model.Row:
+def split_up(times: Sequence[Sequence[float]], wholes: Sequence[float]) -> tuple[Estimate, list[Estimate]]:
+    """Of rounds: the operators' times, and the whole's. What all operators take of the whole, and each one's part.
+
+    How the operators compare is known from one process, what they are of the whole from two: so only their sum is set
+    against it, and the parts are medians of each one's share of that sum. They add up to what all take.
+    """
+    sums = [sum(item) for item in times]
+    accounted = _ratio(sums, wholes)
+    parts = [_ratio([item[i] for item in times], sums) for i in range(len(times[0]))]
+    scale = accounted.value / sum(part.value for part in parts)
+    return accounted, [_times(part, scale) for part in parts]
+
+
+def _times(estimate: Estimate, factor: float) -> Estimate:
+    low, high = (None if end is None else end * factor for end in (estimate.low, estimate.high))
+    return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
+
+
+def _row(operator: Operator, name: Named, share: Estimate, i: int, item: _Measured) -> model.Row:
     times = [times[i] for times in item.times]
-    share = _ratio(times, item.whole)
+    cost = _times(share, median_estimate(item.whole).value * 1e6)
     macs = name.macs if item.row.artifact.dtype == "float32" else None
     bounds = [bound_seconds(best, macs, name.bytes) for best in item.best]
     reached = [bound[0] / time for bound, time in zip(bounds, times) if bound is not None and time > 0]
@@ -256,9 +274,9 @@ def _row(operator: Operator, name: Named, i: int, item: _Measured, total: float)
         ops=name.ops,
         where=where_it_runs(operator, item.row.artifact.runtime),
         reason=name.reason,
-        cost=share.value * total * 1e6,
-        low=None if share.low is None else share.low * total * 1e6,
-        high=None if share.high is None else share.high * total * 1e6,
+        cost=cost.value,
+        low=cost.low,
+        high=cost.high,
         share=share.value,
         macs=name.macs,
         bytes=name.bytes,

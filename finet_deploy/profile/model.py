@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from finet_deploy.bench.statistics import Estimate
+from finet_deploy.export.operators import Operators
 from finet_deploy.profile.naming import Named
 from finet_deploy.profile.timeline import Operator
 
@@ -90,15 +91,17 @@ def where_it_runs(item: Operator, runtime: str) -> Where:
     return "delegate" if item.place == "delegate" or runtime == "onnxruntime" else "outside"
 
 
-def naming_notes(named: Sequence[Named], macs: int) -> list[str]:
-    """What a reader must know about names and multiply-adds."""
-    nameless = all(item.module is None for item in named)
-    notes = []
-    if nameless:
-        notes.append(
-            "the bundle does not say which module an operator belongs to: export it again with this version"
-        )
-    known = sum(item.macs or 0 for item in named)
-    if not nameless and known != macs:
-        notes.append(f"operators with {known:,} of {macs:,} multiply-adds could be told")
-    return notes
+def naming_notes(named: Sequence[Named], macs: int, known: Operators | None, fmt: str) -> list[str]:
+    """What a reader must know about names and multiply-adds. known: of the bundle, for files of format `fmt` or not."""
+    if all(item.module is None for item in named):
+        if known is None or getattr(known, fmt) is None:
+            found = "the bundle does not say which module an operator belongs to: export it again with this version"
+        else:
+            found = "the runtime made other operators of the file than the bundle tells: none could be named"
+        return [found]
+    told = sum(item.macs or 0 for item in named)
+    if told > macs:
+        return [
+            f"the file's operators do {told:,} multiply-adds, the network {macs:,}: passes padded channels"
+        ]
+    return [] if told == macs else [f"operators with {told:,} of {macs:,} multiply-adds could be told"]

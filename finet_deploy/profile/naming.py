@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from finet_deploy.export.operators import NodeEntry, OnnxOperators, Operators, PteOperators, TensorInfo
 from finet_deploy.profile.timeline import Operator
 
@@ -26,6 +28,10 @@ BECOMES = {
     "XNNGlobalAvgPooling2d": r"Global Average Pooling|Mean|Sum|Average",
     "XNNStaticSlice": r"Slice|Copy",
 }
+# XNNPACK has no name for a unary operator in int8, which it does by a table: a sigmoid is one.
+UNARY = r"XNN(Sigmoid|Hardswish|Tanh|ELU|LeakyReLU|Abs|Negate|Square|SquareRoot|Gelu|Exp|Log|Floor|Ceiling)"
+NAMELESS_UNARY = "Invalid Unary Op"
+ROUNDS = "XNNConvert"
 CONCATENATE = r"Concatenate|Copy"
 SIZES = {
     "float16": 2,
@@ -86,9 +92,17 @@ def _name_pte(operators: Sequence[Operator], known: PteOperators) -> list[Named]
         edges = [*sorted(set(matches)), len(steps)]
         for i, match in zip(places, matches):
             until = edges[edges.index(match) + 1]
-            entries = [known.nodes.get(str(handle)) for _, handle in steps[match:until]]
+            entries = [_entry(known, kind, handle) for kind, handle in steps[match:until]]
             named[i] = _describe([entry for entry in entries if entry is not None])
     return [named.get(i, Named()) for i in range(len(operators))]
+
+
+def _entry(known: PteOperators, kind: str, handle: int) -> NodeEntry | None:
+    """What is known of an XNNPACK node. The rounding beside an operator has its handle, and none of its work."""
+    entry = known.nodes.get(str(handle))
+    if entry is None or kind != ROUNDS:
+        return entry
+    return msgspec.structs.replace(entry, op=kind, inputs=entry.outputs, macs=0)
 
 
 def align(nodes: Sequence[str], operators: Sequence[str]) -> list[int] | None:
@@ -135,6 +149,8 @@ def _leaves(node: str) -> int:
 def _becomes(node: str, operator: str) -> bool:
     if node.startswith("XNNConcatenate"):
         return re.match(CONCATENATE, operator) is not None
+    if re.fullmatch(UNARY, node) and operator == NAMELESS_UNARY:
+        return True
     if node in BECOMES:
         return re.match(BECOMES[node], operator) is not None
     own = re.sub(r"^XNN(Static)?|2[dD]?$|\d+$", "", node).lower()
@@ -181,7 +197,7 @@ def _onnx_entries(item: Operator, nodes: Mapping[str, NodeEntry]) -> list[NodeEn
     The runtime names a fused node after its first one, a node in its own layout after the value that it gives. From
     that value it is followed back to the node that does the work.
     """
-    name = re.sub(r"^fused |_nchwc$", "", item.name)
+    name = re.sub(r"^fused |_nchwc$|/duplicated.*$", "", item.name)
     if name in nodes:
         return [nodes[name]]
     givers = {tensor.name: entry for entry in nodes.values() for tensor in entry.outputs}

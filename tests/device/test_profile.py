@@ -53,18 +53,21 @@ def counted(bundle):
         find_qemu(), build_plugin()
     except FinetDeployError as error:
         pytest.skip(str(error))
-    cost = measure_cost([(bundle, None)], cores=["cortex-a76"])
+    cost = measure_cost([(bundle, None)], cores=["cortex-a76"], runtimes=["executorch"])
     return profile_instructions(read_bundle(bundle), core_name="cortex-a76"), cost
 
 
 def test_the_instructions_of_all_rows_are_those_that_cost_counts_by_class_too(counted):
     profiles, cost = counted
     assert [profile.runtime for profile in profiles] == list(RUNTIMES)
-    for profile, row in zip(profiles, cost.rows):
-        assert profile.emulated and profile.total == row.instructions
+    for profile in profiles:
+        assert profile.emulated
         assert sum(item.cost for item in profile.rows) == profile.total
-        for name, count in row.classes.items():
-            assert sum(item.classes[name] for item in profile.rows) == count
+        assert all(item.cost > 0 for item in profile.rows)
+    (row,) = cost.rows
+    assert profiles[0].total == row.instructions
+    for name, count in row.classes.items():
+        assert sum(item.classes[name] for item in profiles[0].rows) == count
 
 
 def test_an_operators_multiply_adds_are_among_its_own_instructions(bundle, counted):
@@ -129,7 +132,6 @@ def test_what_cannot_be_profiled_is_one_readable_error(bundle, tmp_path, capsys)
 
 
 def test_a_damaged_file_of_operators_is_refused(bundle, tmp_path, capsys):
-
     copy = shutil.copytree(bundle, tmp_path / "copy")
     (copy / "operators.json").write_text("{}")
     assert "operators.json" in error_line(capsys, FAILED, "profile", copy)

@@ -74,7 +74,7 @@ def test_the_readme_shows_each_command_and_both_make_targets() -> None:
     from finet_deploy.cli import COMMANDS
 
     # These need a phone, a cross compiler or an emulator: their own tests run them.
-    elsewhere = {"app", "devices", "runner", "cost"}
+    elsewhere = {"app", "devices", "runner", "cost", "profile"}
     shown = {shlex.split(body.splitlines()[0])[2] for kind, body in RUN if kind == "console"}
     assert shown == set(COMMANDS) - elsewhere
     told = {

@@ -26,9 +26,12 @@ from finet_deploy.export.judge import judge_files
 from finet_deploy.fuse import fuse
 from finet_deploy.images import natural_noise
 from finet_deploy.nn import FBNConv2d
+from finet_deploy.profile.host import HostProfiler
+from finet_deploy.profile.measured import PROFILE_SETTINGS, profile_time
 from finet_deploy.quantize import Calibration, calibration_of, quantize_network
 from finet_deploy.verify import Limits
 from tests.bench_fakes import DEVICE, SETTINGS
+from tests.device.runner_native import folder_or_skip
 from tests.export.conftest import well_conditioned
 
 SIZE = 16
@@ -118,6 +121,36 @@ def test_weights_of_the_onnx_file_are_int8_with_a_scale_per_channel(int8: Bundle
         assert weight.dtype == np.int8
         assert scale.shape == (len(weight),)
         assert np.abs(weight.reshape(len(weight), -1)).max(1).min() == 127
+
+
+def test_operators_of_int8_files_lead_to_every_module_and_hold_every_multiply_add(int8: Bundle) -> None:
+    operators = int8.operators()
+    assert operators is not None and operators.pte is not None and operators.onnx is not None
+    for nodes in (operators.pte.nodes.values(), operators.onnx.nodes.values()):
+        working = {node.module: node for node in nodes if node.macs}
+        assert set(working) == {"conv1", "conv2", "squeeze", "depthwise", "fc"}
+        assert sum(node.macs for node in working.values()) == int8.manifest.macs
+        for node in working.values():
+            image, weight = node.inputs[:2]
+            assert (image.dtype, weight.dtype, node.outputs[0].dtype) == ("int8", "int8", "int8"), node
+            assert weight.constant and not image.constant
+    rounding = [node for node in operators.onnx.nodes.values() if node.op == "QuantizeLinear"]
+    assert {"conv1", "conv2", "squeeze", "depthwise", "fc"} <= {node.module for node in rounding}
+
+
+def test_a_profile_names_the_operators_that_the_runtimes_make_of_int8_files(
+    int8: Bundle, tmp_path: Path
+) -> None:
+    folder_or_skip()
+    (tmp_path / "run").mkdir()
+    short = msgspec.structs.replace(PROFILE_SETTINGS, warmup_min_seconds=0.0, timed_min_seconds=0.0)
+    profiles = profile_time(int8, device=HostProfiler(), folder=tmp_path / "run", rounds=1, settings=short)
+    assert {profile.runtime for profile in profiles} == {"executorch", "onnxruntime"}
+    for profile in profiles:
+        found = {row.module: row.macs for row in profile.rows if row.macs}
+        assert set(found) == {"conv1", "conv2", "squeeze", "depthwise", "fc"}
+        assert sum(found.values()) == int8.manifest.macs
+        assert any("no share of it is given" in note for note in profile.notes)
 
 
 def test_swapped_scales_in_the_onnx_file_are_rejected(int8: Bundle, tmp_path: Path) -> None:

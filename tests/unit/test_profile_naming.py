@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finet_deploy.export.operators import NodeEntry, OnnxOperators, Operators, PteOperators, TensorInfo
-from finet_deploy.profile.naming import align, name_operators
+from finet_deploy.profile.model import naming_notes
+from finet_deploy.profile.naming import Named, align, name_operators
 from finet_deploy.profile.timeline import Operator
 
 # What XNNPACK makes of a node; nothing: fused into the one before.
@@ -73,6 +74,28 @@ def test_a_fused_activation_belongs_to_its_convolution_and_a_kernel_outside_says
     assert conv.ops == ("aten.convolution.default", "aten.relu.default")
     assert conv.bytes == 4 * (1 * 8 * 4 * 4 + 16 * 8 + 16 * 4 * 4)
     assert view.reason == "no rule"
+
+
+def test_rounding_beside_an_operator_in_int8_has_its_handle_but_none_of_its_work():
+    """XNNPACK does a sigmoid in int8 by a table, without a name."""
+    sigmoid = node("aten.sigmoid.default", "stage2.0.se", (X,), (X,))
+    steps = (("XNNConv2d", 1), ("XNNConvert", 1), ("XNNSigmoid", 2), ("XNNConvert", 2))
+    known = Operators(pte=PteOperators(nodes={"1": CONV, "2": sigmoid}, delegates=(steps,), kernels={}))
+    kinds = ("Fully Connected (NC, QS8, QC8W) GEMM", "Convert (NC)", "Invalid Unary Op")
+    operators = [Operator(f"{kind} #1", kind, "delegate", 0, {}) for kind in kinds]
+    named = name_operators(operators, known, "executorch")
+    assert [item.module for item in named] == ["stage2.0.conv1", "stage2.0.conv1", "stage2.0.se"]
+    assert [item.macs for item in named] == [2048, 0, 0]
+
+
+def test_a_profile_without_names_says_whether_the_bundle_or_the_runtime_is_why():
+    nameless, known = [Named(), Named()], Operators(pte=PteOperators(nodes={}, delegates=(), kernels={}))
+    for operators, fmt in ((None, "pte"), (known, "onnx")):
+        assert "export it again" in naming_notes(nameless, 10, operators, fmt)[0]
+    assert "other operators" in naming_notes(nameless, 10, known, "pte")[0]
+    assert naming_notes([Named(module="a", macs=10)], 10, known, "pte") == []
+    assert "12 multiply-adds, the network 10" in naming_notes([Named("a", macs=12)], 10, known, "pte")[0]
+    assert "4 of 10" in naming_notes([Named(module="a", macs=4)], 10, known, "pte")[0]
 
 
 def test_another_number_of_delegates_than_the_bundle_says_names_nothing():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import statistics
 from xml.etree import ElementTree
 
 import msgspec
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from finet_deploy.bench.statistics import Estimate
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.profile.emulated import attribute
+from finet_deploy.profile.measured import split_up
 from finet_deploy.profile.model import BETWEEN, Profile, Roofline, Row
 from finet_deploy.profile.picture import render_svg
 from finet_deploy.profile.render import kind_of, render_csv, render_markdown
@@ -67,21 +69,51 @@ def timeline(bounds: list[list[tuple[int, int]]]) -> Timeline:
     return Timeline(operators, tuple(Call(0, 1, tuple(call)) for call in bounds), 0)
 
 
-def test_an_operators_instructions_are_those_between_its_two_snapshots():
-    ticks = tuple(tuple(1000 * t + c for c in range(len(CLASSES))) for t in range(1, 9))
-    ms = 1_000_000
-    call = [(1 * ms, 2 * ms), (2 * ms, 5 * ms)]
-    found = attribute(timeline([call, call]), ticks, "here")
+def snapshots(*steps: int) -> tuple[tuple[int, ...], ...]:
+    """At every millisecond: counters of all classes alike, `steps` apart."""
+    return tuple((sum(steps[:t]),) * len(CLASSES) for t in range(len(steps) + 1))
+
+
+MS = 1_000_000
+
+
+def test_an_operators_instructions_are_those_between_its_snapshots_without_the_readings_own():
+    ticks = snapshots(7, 1007, 507, 2507, 7, 1007, 507, 2507)
+    calls = [[(t * MS, (t + 1) * MS), ((t + 1) * MS, (t + 3) * MS)] for t in (2, 6)]
+    found = attribute(timeline(calls), ticks, "here")
     assert [count["fma"] for count in found] == [1000, 3000]
-    for wrong in ((0, ms), (8 * ms, 9 * ms), (ms, ms + 1)):
+    for wrong in ((0, MS), (9 * MS, 10 * MS), (MS, MS + 1)):
         with pytest.raises(FinetDeployError, match="no snapshot"):
             attribute(timeline([[wrong], [wrong]]), ticks, "here")
 
 
 def test_two_inferences_that_count_differently_are_no_count():
-    ticks = tuple((1000 * t * t,) * len(CLASSES) for t in range(1, 9))
+    ticks = snapshots(7, 1007, 7, 2007)
     with pytest.raises(FinetDeployError, match="not deterministic"):
-        attribute(timeline([[(1_000_000, 2_000_000)], [(4_000_000, 5_000_000)]]), ticks, "here")
+        attribute(timeline([[(2 * MS, 3 * MS)], [(4 * MS, 5 * MS)]]), ticks, "here")
+
+
+TIMES = st.floats(min_value=1e-7, max_value=1e-2)
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.integers(1, 6).flatmap(
+        lambda n: st.lists(st.lists(TIMES, min_size=n, max_size=n), min_size=1, max_size=7)
+    ),
+    st.data(),
+)
+def test_parts_of_the_whole_add_up_to_what_all_operators_take_of_it(times, data):
+    """Whatever the rounds: a round in which the profiled process was held up says nothing of one operator alone."""
+    slower = data.draw(st.lists(st.floats(0.5, 2), min_size=len(times), max_size=len(times)))
+    wholes = [sum(item) * factor for item, factor in zip(times, slower)]
+    accounted, parts = split_up(times, wholes)
+    assert sum(part.value for part in parts) == pytest.approx(accounted.value)
+    assert accounted.value == pytest.approx(statistics.median(1 / factor for factor in slower))
+    alike = [[time * factor for time in times[0]] for factor in slower]
+    _, parts = split_up(alike, [sum(times[0])] * len(times))
+    scale = statistics.median(slower) / sum(times[0])
+    assert [part.value for part in parts] == pytest.approx([time * scale for time in times[0]])
 
 
 def row(module: str | None, operator: str, cost: float, where: str = "delegate", **more: object) -> Row:

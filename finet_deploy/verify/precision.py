@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.verify.certificate import Certificate, Check, check_outputs, fp32_growth, number
@@ -102,20 +102,22 @@ def _grown(error: float, limits: Limits) -> float:
 
 
 def artifact_limits(
-    name: str, dtype: str, certificate: Certificate, inputs: Iterable[str], limits: Limits | None = None
+    name: str, dtype: str, certificate: Certificate, inputs: Sequence[str], limits: Limits | None = None
 ) -> dict[str, float]:
     """Golden input -> the largest relative error that the file may have on it, on any machine.
 
-    name: the file's format. Below fp32: an input that was never measured has no limit, and is not in the answer.
-    FinetDeployError when the certificate does not know the file.
+    name: the file's format. Below fp32 a limit is a multiple of the file's own error: FinetDeployError when the
+    certificate does not know the file, or not what it was off on one of the inputs.
     """
     limits = limits or Limits()
     if dtype == "float32":
         growth = fp32_growth(certificate, limits)
         return {key: limits.artifact * growth.get(key, 1.0) for key in inputs}
     known = _measured(certificate, f"artifact/{name}")
-    if not known:
-        raise FinetDeployError(
-            f"the certificate has no figures of the {dtype} .{name} file", do="export the bundle again"
-        )
-    return {key: _grown(known[key], limits) for key in inputs if key in known}
+    for key in inputs:
+        if key not in known:
+            raise FinetDeployError(
+                f"the certificate has no figures of the {dtype} .{name} file on input {key!r}",
+                do="export the bundle again",
+            )
+    return {key: _grown(known[key], limits) for key in inputs}

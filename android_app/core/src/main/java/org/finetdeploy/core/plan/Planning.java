@@ -16,6 +16,8 @@ public final class Planning {
     final double fp32Limit;
     /** Where the unfused fp32 network itself is less exact, limits grow to this multiple of its error. */
     final double fp32Multiple;
+    /** On another machine, a file below fp32 may be at most this multiple further off than where it was exported. */
+    final double lowerMultiple;
     /** Name of the certificate's check that has those errors. */
     final String conditioningCheck;
     /** How many golden inputs are checked in a visit. */
@@ -33,6 +35,7 @@ public final class Planning {
         artifactLimit = limits.number("artifact", 1);
         fp32Limit = limits.number("fp32", 1);
         fp32Multiple = limits.number("fp32_multiple", Double.MAX_VALUE);
+        lowerMultiple = limits.number("lower_multiple", Double.MAX_VALUE);
         conditioningCheck = limits.text("conditioning_check");
         checkedInputs = (int) data.integer("checked_inputs", 1, Integer.MAX_VALUE);
         manifestVersions = data.items("manifest_versions");

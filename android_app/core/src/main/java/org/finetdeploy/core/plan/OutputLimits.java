@@ -20,7 +20,8 @@ final class OutputLimits {
     private static final String ARTIFACT = "artifact/";
 
     private final Planning planning;
-    private final String file;
+    private final String format;
+    private final String dtype;
     private final Map<String, Double> growth = new HashMap<>();
     /** Input -> the file's own error; null for fp32, whose limits do not depend on it. */
     private final Map<String, Double> measured;
@@ -31,7 +32,8 @@ final class OutputLimits {
      */
     OutputLimits(Planning planning, Fields certificate, String format, String dtype) {
         this.planning = planning;
-        file = dtype + " ." + format;
+        this.format = format;
+        this.dtype = dtype;
         if (FP32.equals(dtype)) {
             measured = null;
             grow(check(certificate, planning.conditioningCheck));
@@ -60,10 +62,10 @@ final class OutputLimits {
     private double lower(String input) {
         Double error = measured.get(input);
         if (error == null) {
-            throw new Problem("the certificate has no figures of the " + file + " file on input '" + input
+            throw new Problem("the certificate has no figures of the " + dtype + " ." + format + " file on input '" + input
                     + "'; export the bundle again");
         }
-        return Math.max(planning.artifactLimit, planning.lowerMultiple * error);
+        return Math.max(planning.lowerFloor(dtype), planning.lowerMultiple * error);
     }
 
     /** Null where the check was not made. */

@@ -49,6 +49,7 @@ CASES = {
     "fusion.json": (("net_b", "net_b_unfused"), "smoke", 1, True, ("onnxruntime",)),
     "one.json": (("net_a",), "paper", 4, False, ("torch_mobile", "executorch")),
     "int8.json": (("net_c_int8",), "demo", 1, False, ("executorch", "onnxruntime")),
+    "fp16.json": (("net_c_fp16",), "smoke", 1, False, ("executorch", "onnxruntime")),
 }
 SCHEDULES = [((1,), 3), ((2,), 1), ((2,), 5), ((7,), 3), ((5, 5), 12), ((3, 4, 2), 10), ((6, 6, 6), 2)]
 
@@ -194,6 +195,7 @@ def main() -> None:
     write_bundle(FOLDER / "net_b", ("onnx", "ptl", "pte"), fused=True, seed=2, name="net b")
     write_bundle(FOLDER / "net_b_unfused", ("onnx", "ptl"), fused=False, seed=3, name="net b")
     write_bundle(FOLDER / "net_c_int8", ("pte", "onnx"), fused=True, seed=4, name="net c", dtype="int8")
+    write_bundle(FOLDER / "net_c_fp16", ("pte",), fused=True, seed=4, name="net c", dtype="float16")
     (FOLDER / "cases.json").write_text(cases())
     (FOLDER / "schedules.json").write_text(schedules())
     for job, case in CASES.items():

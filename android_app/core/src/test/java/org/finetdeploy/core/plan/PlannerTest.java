@@ -85,7 +85,7 @@ public class PlannerTest {
                     wanted.flag("mixed_fusion"), supported);
             assertEquals(job, python, java);
         }
-        assertEquals(4, cases.names().size());
+        assertEquals(5, cases.names().size());
     }
 
     @Test
@@ -142,6 +142,9 @@ public class PlannerTest {
         Path rounded = copy("net_c_int8");
         change(rounded.resolve("manifest.json"), "\"name\": \"net c\"", "\"name\": \"net b\"");
         refused("precisions must not", Arrays.asList(fused, Bundle.read(rounded, Planning.load())), "quick", 1, onnx);
+        Path odd = copy("net_c_fp16");
+        change(odd.resolve("manifest.json"), "float16", "float8");
+        refused("no limit for files in float8", Arrays.asList(Bundle.read(odd, Planning.load())), "quick", 1, ALL);
         Path small = copy("net_a");
         change(small.resolve("manifest.json"), "4,\n      4", "8,\n      8");
         refused("input shapes", Arrays.asList(fused, Bundle.read(small, Planning.load())), "quick", 1, onnx);

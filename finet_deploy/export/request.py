@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PRECISIONS", "Request", "check_target", "request"]
 
-# And the formats that have them. In fp16 ONNX Runtime's CPU provider computes most operators in fp32, with conversions
-# around them.
+# And the formats that have them. In fp16 ONNX Runtime's CPU provider computes most operators in fp32 between conversions
+# (microsoft/onnxruntime issue 25824: four times as slow as fp32 on a Raspberry Pi 5).
 PRECISIONS = {"float32": tuple(FORMATS), "float16": ("pte",), "int8": ("pte", "onnx")}
 
 
@@ -96,8 +96,7 @@ def _checked_formats(formats: Sequence[str], dtype: str) -> tuple[str, ...]:
     for fmt in formats:
         if fmt not in PRECISIONS[dtype]:
             raise UsageError(
-                f"no {dtype} file in format {fmt!r}: its runtime does not compute in it",
-                do=f"give some of {', '.join(PRECISIONS[dtype])}",
+                f"no {dtype} file in format {fmt!r}", do=f"give some of {', '.join(PRECISIONS[dtype])}"
             )
         require_runtime(runtime_of(fmt))  # every file is run before the bundle gets its name
     return tuple(dict.fromkeys(formats))

@@ -85,7 +85,7 @@ def test_a_network_whose_values_are_beyond_fp16_is_refused(tmp_path: Path, input
 
 def test_what_cannot_be_fp16_is_a_usage_error(tmp_path: Path, inputs, capsys) -> None:
     for fmt in ("onnx", "ptl"):
-        with pytest.raises(UsageError, match=f"no float16 file in format '{fmt}'.*does not compute in it"):
+        with pytest.raises(UsageError, match=f"no float16 file in format '{fmt}'"):
             export(model(), tmp_path / "out", formats=(fmt,), dtype="float16", inputs=inputs)
     out = ("-o", tmp_path / "out")
     assert "--calibrate is for int8" in error_line(

@@ -18,8 +18,8 @@ from finet_deploy.export.exported import Exported, trace_program
 __all__ = ["to_fp16_pte"]
 
 PAYS_WHERE = (
-    "fp16 pays on processors with fp16 arithmetic (ARMv8.2: Cortex-A55, Cortex-A75 and later), which round sums to fp16 "
-    "too; others (Cortex-A53, Cortex-A72, x86) sum in fp32 between conversions"
+    "fp16 pays on processors with fp16 arithmetic (ARMv8.2: Cortex-A55, Cortex-A75 and later), which round sums to "
+    "fp16 too; others (Cortex-A53, Cortex-A72, x86) sum in fp32 between conversions"
 )
 
 

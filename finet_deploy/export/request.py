@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["PRECISIONS", "Request", "check_target", "request"]
 
-# And the formats that have them. In fp16 ONNX Runtime's CPU provider computes most operators in fp32 between conversions
-# (microsoft/onnxruntime issue 25824: four times as slow as fp32 on a Raspberry Pi 5).
+# And the formats that have them. In fp16 ONNX Runtime's CPU provider computes most operators in fp32 between
+# conversions (microsoft/onnxruntime issue 25824: four times as slow as fp32 on a Raspberry Pi 5).
 PRECISIONS = {"float32": tuple(FORMATS), "float16": ("pte",), "int8": ("pte", "onnx")}
 
 

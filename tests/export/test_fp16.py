@@ -78,7 +78,7 @@ def test_a_network_whose_values_are_beyond_fp16_is_refused(tmp_path: Path, input
         network.bn.weight.mul_(1e6)
         network.bn.bias.mul_(1e6)
         network.fc.weight.div_(1e6)
-    with pytest.raises(CheckFailed, match="artifact/pte.*not finite|NaN|infinite"):
+    with pytest.raises(CheckFailed, match="artifact/pte"):
         export(network, tmp_path / "out", formats=("pte",), dtype="float16", inputs=inputs)
     assert list(tmp_path.iterdir()) == []
 

@@ -48,6 +48,8 @@ CASES = {
     "two.json": (("net_a", "net_b"), "quick", 2, False, ("executorch", "onnxruntime", "torch_mobile")),
     "fusion.json": (("net_b", "net_b_unfused"), "smoke", 1, True, ("onnxruntime",)),
     "one.json": (("net_a",), "paper", 4, False, ("torch_mobile", "executorch")),
+    "int8.json": (("net_c_int8",), "demo", 1, False, ("executorch", "onnxruntime")),
+    "fp16.json": (("net_c_fp16",), "smoke", 1, False, ("executorch", "onnxruntime")),
 }
 SCHEDULES = [((1,), 3), ((2,), 1), ((2,), 5), ((7,), 3), ((5, 5), 12), ((3, 4, 2), 10), ((6, 6, 6), 2)]
 
@@ -89,7 +91,9 @@ def cases() -> str:
     return json.dumps({job: dict(zip(names, case)) for job, case in CASES.items()}, indent=1) + "\n"
 
 
-def write_bundle(folder: Path, formats: tuple[str, ...], *, fused: bool, seed: int, name: str) -> None:
+def write_bundle(
+    folder: Path, formats: tuple[str, ...], *, fused: bool, seed: int, name: str, dtype: str = "float32"
+) -> None:
     """A bundle that `read_bundle` takes; its networks are no networks."""
     rng = np.random.default_rng(seed)
     inputs = {
@@ -98,14 +102,16 @@ def write_bundle(folder: Path, formats: tuple[str, ...], *, fused: bool, seed: i
     outputs = {key: rng.standard_normal((1, 2)) for key in inputs}
     files = {f"model.{fmt}": f"{folder.name} {fmt}".encode() for fmt in formats}
     files["golden.safetensors"] = Golden(inputs, outputs).encode()
-    files["certificate.json"] = json.dumps(_certificate(seed).to_json_object(), indent=1).encode()
+    files["certificate.json"] = json.dumps(
+        _certificate(seed, () if dtype == "float32" else formats).to_json_object(), indent=1
+    ).encode()
     files["certificate.xml"] = b"<testsuites/>\n"
     sha256 = {file: sha256_bytes(data) for file, data in files.items()}
     entries = {
         fmt: ArtifactEntry(
             file=f"model.{fmt}",
             format=fmt,
-            dtype="float32",
+            dtype=dtype,
             runtime=RUNTIMES[fmt],
             runtime_version="1",
             exporter_version="1",
@@ -152,24 +158,34 @@ def write_bundle(folder: Path, formats: tuple[str, ...], *, fused: bool, seed: i
         (folder / file).write_bytes(data)
 
 
-def _certificate(seed: int) -> Certificate:
-    """Of a network that is ill-conditioned on its large input, so that the limit there grows."""
+def _certificate(seed: int, lower: tuple[str, ...]) -> Certificate:
+    """Of a network that is ill-conditioned on its large input, so that the limit there grows. lower: the formats whose
+    files are below fp32: one is off by nearly nothing on the large input, and no two by the same."""
     errors = {"large": 3.1e-4 + seed / 7e6, "photo_0": 2e-7, "noise_0": 1e-7}
+    checks = [_check(CONDITIONING, "conditioning", errors, ["large"])]
+    for n, fmt in enumerate(lower):
+        errors = {"noise_0": 0.3, "large": 3e-7 if n == 0 else 0.17, "photo_0": 0.013 + n / 70}
+        checks.append(_check(f"artifact/{fmt}", "artifact", errors, []))
+    return Certificate(
+        subject="made by hand", expected=tuple(check.name for check in checks), checks=tuple(checks)
+    )
+
+
+def _check(name: str, stage: str, errors: dict[str, float], ill_conditioned: list[str]) -> Check:
     rows = tuple(
         InputComparison(
-            name=name, relative_error=error, absolute=False, max_abs_error=error, sqnr_db=100.0, top1="equal"
+            name=key, relative_error=error, absolute=False, max_abs_error=error, sqnr_db=100.0, top1="equal"
         )
-        for name, error in errors.items()
+        for key, error in errors.items()
     )
-    check = Check(
-        name=CONDITIONING,
-        stage="conditioning",
+    return Check(
+        name=name,
+        stage=stage,
         passed=True,
         message="made by hand",
-        figures={"ill_conditioned": ["large"]},
+        figures={"ill_conditioned": ill_conditioned},
         inputs=rows,
     )
-    return Certificate(subject="made by hand", expected=(CONDITIONING,), checks=(check,))
 
 
 def main() -> None:
@@ -178,6 +194,8 @@ def main() -> None:
     write_bundle(FOLDER / "net_a", ("pte", "onnx", "ptl"), fused=True, seed=1, name="net a")
     write_bundle(FOLDER / "net_b", ("onnx", "ptl", "pte"), fused=True, seed=2, name="net b")
     write_bundle(FOLDER / "net_b_unfused", ("onnx", "ptl"), fused=False, seed=3, name="net b")
+    write_bundle(FOLDER / "net_c_int8", ("pte", "onnx"), fused=True, seed=4, name="net c", dtype="int8")
+    write_bundle(FOLDER / "net_c_fp16", ("pte",), fused=True, seed=4, name="net c", dtype="float16")
     (FOLDER / "cases.json").write_text(cases())
     (FOLDER / "schedules.json").write_text(schedules())
     for job, case in CASES.items():

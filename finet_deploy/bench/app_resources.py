@@ -19,7 +19,7 @@ from finet_deploy.export.schema import READABLE_VERSIONS, Manifest
 from finet_deploy.files import atomic_write_bytes
 from finet_deploy.verify.certificate import CONDITIONING, Certificate
 from finet_deploy.verify.certificate import SCHEMA_VERSION as CERTIFICATE_VERSION
-from finet_deploy.verify.limits import Limits
+from finet_deploy.verify.limits import LOWER, Limits
 
 __all__ = ["app_resources"]
 
@@ -48,6 +48,7 @@ def _planning() -> str:
             "fp32": limits.fp32,
             "fp32_multiple": limits.fp32_multiple,
             "lower_multiple": limits.lower_multiple,
+            "lower_floors": {dtype: limits.lower_floor(dtype) for dtype in LOWER},
             "conditioning_check": CONDITIONING,
         },
     }

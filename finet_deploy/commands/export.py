@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finet_deploy.quantize import Calibration
     from finet_deploy.verify import Limits
 
-DTYPES = {"fp32": "float32", "int8": "int8"}
+DTYPES = {"fp32": "float32", "fp16": "float16", "int8": "int8"}
 
 EPILOG = """\b
 Examples:
@@ -30,7 +30,7 @@ Examples:
 @click.command("export", epilog=EPILOG)
 @click.argument("source")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="The bundle's folder.")
-@click.option("--formats", help="Comma-separated (default pte,onnx,ptl; int8: pte,onnx).")
+@click.option("--formats", help="Comma-separated (default pte,onnx,ptl; fp16: pte; int8: pte,onnx).")
 @click.option(
     "--dtype", type=click.Choice(list(DTYPES)), default="fp32", show_default=True, help="Of the files."
 )
@@ -40,7 +40,7 @@ Examples:
 )  # fmt: skip
 @click.option(
     "--min-sqnr", type=click.FloatRange(0, min_open=True), metavar="DB",
-    help="int8: least signal-to-noise ratio on held-out images.",
+    help="fp16, int8: least signal-to-noise ratio on photographs (int8: held-out images).",
 )  # fmt: skip
 @click.option(
     "--fuse/--no-fuse", "fuse_model", default=True, show_default=True, help="Fold normalization first."
@@ -92,7 +92,7 @@ def command(
     from finet_deploy.passes.kernels import kernels as check_core
 
     int8 = dtype == "int8"
-    _refuse_misplaced(int8, calibrate, min_sqnr)
+    _refuse_misplaced(dtype, calibrate, min_sqnr)
     wanted = PRECISIONS[DTYPES[dtype]] if formats is None else parse_formats(formats)
     parse_passes(passes, ())
     check_core(core)
@@ -111,7 +111,7 @@ def command(
             preprocessing=loaded.preprocessing,
             dtype=DTYPES[dtype],
             calibration=calibration,
-            limits=_limits(min_sqnr),
+            limits=_limits(dtype, min_sqnr),
             overwrite=overwrite,
             progress=step,
         )
@@ -122,9 +122,11 @@ def command(
         console.result(line)
 
 
-def _refuse_misplaced(int8: bool, calibrate: str | None, min_sqnr: float | None) -> None:
-    if not int8 and (calibrate is not None or min_sqnr is not None):
-        raise UsageError("--calibrate and --min-sqnr are for int8", do="add --dtype int8, or leave them out")
+def _refuse_misplaced(dtype: str, calibrate: str | None, min_sqnr: float | None) -> None:
+    if dtype != "int8" and calibrate is not None:
+        raise UsageError("--calibrate is for int8", do="add --dtype int8, or leave it out")
+    if dtype == "fp32" and min_sqnr is not None:
+        raise UsageError("--min-sqnr is for int8 and fp16", do="add --dtype int8, or leave it out")
 
 
 def _calibration(
@@ -143,7 +145,7 @@ def _calibration(
     return found
 
 
-def _limits(min_sqnr: float | None) -> Limits | None:
+def _limits(dtype: str, min_sqnr: float | None) -> Limits | None:
     from finet_deploy.verify import Limits
 
-    return None if min_sqnr is None else Limits(int8_sqnr_db=min_sqnr)
+    return None if min_sqnr is None else Limits().with_sqnr_db(DTYPES[dtype], min_sqnr)

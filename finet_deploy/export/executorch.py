@@ -1,8 +1,9 @@
-"""`.pte`: ExecuTorch with XNNPACK delegates, fp32, static shape."""
+"""`.pte`: ExecuTorch with XNNPACK delegates, static shape."""
 
 from __future__ import annotations
 
 import importlib.metadata
+from collections.abc import Mapping
 from typing import Any
 
 from torch.export import ExportedProgram
@@ -17,10 +18,15 @@ __all__ = ["require_one_delegate", "to_pte"]
 NOT_OPS = {"alloc"}
 # Picks one result of several, out of a delegate's too: not work, so that it does not count for the share.
 NOT_WORK = {"getitem"}
+# Of the input to a lower precision, and of the output back.
+CONVERSION = "dim_order_ops__to_dim_order_copy_default"
 
 
-def to_pte(program: ExportedProgram) -> Exported:
-    """Lower a traced network to an ExecuTorch program. FinetDeployError when the exporter refuses it."""
+def to_pte(program: ExportedProgram, *, conversions: bool = False) -> Exported:
+    """Lower a traced network to an ExecuTorch program. FinetDeployError when the exporter refuses it.
+
+    conversions: whether the program converts its input and its output to another precision, outside of the delegate.
+    """
     with quiet():
         exir = needs("executorch.exir", "executorch")
         partitioner = needs("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
@@ -38,19 +44,21 @@ def to_pte(program: ExportedProgram) -> Exported:
         data=bytes(lowered.buffer),
         exporter_version=importlib.metadata.version("executorch"),
         operator_map=pte_operators(lowered, refused),
-        **_delegation(lowered.exported_program().graph_module),
+        **_delegation(lowered.exported_program().graph_module, {CONVERSION: 2} if conversions else {}),
     )
 
 
-def _delegation(graph_module: Any) -> dict[str, Any]:
-    """Counts by ExecuTorch's own tool, of the graph as it was written."""
+def _delegation(graph_module: Any, meant: Mapping[str, int]) -> dict[str, Any]:
+    """Counts by ExecuTorch's own tool, of the graph as it was written. meant: what is outside on purpose."""
     with quiet():
         backend_debug = needs("executorch.devtools.backend_debug", "executorch")
     info = backend_debug.get_delegation_info(graph_module)
     operators = {op: item for op, item in info.delegation_by_operator.items() if op not in NOT_OPS}
     outside = {op: item.non_delegated for op, item in operators.items() if item.non_delegated}
     inside = sum(item.delegated for op, item in operators.items() if op not in NOT_WORK)
-    work_outside = sum(count for op, count in outside.items() if op not in NOT_WORK)
+    work_outside = sum(
+        max(0, count - meant.get(op, 0)) for op, count in outside.items() if op not in NOT_WORK
+    )
     delegates, nodes_outside = info.num_delegated_subgraphs, sum(outside.values())
     notices = []
     if delegates != 1 or work_outside:
@@ -69,8 +77,13 @@ def _delegation(graph_module: Any) -> dict[str, Any]:
 
 
 def require_one_delegate(exported: Exported) -> None:
-    """A fused Finet lowers to one delegate and the node that picks its output. FinetDeployError otherwise."""
-    if exported.delegates == 1 and exported.nodes_outside is not None and exported.nodes_outside <= 1:
+    """A fused Finet lowers to one delegate and the node that picks its output. FinetDeployError otherwise.
+
+    In fp16 there are two more nodes, which convert the input and the output.
+    """
+    conversions = 2 if exported.dtype == "float16" else 0
+    outside = exported.nodes_outside
+    if exported.delegates == 1 and outside is not None and outside <= 1 + conversions:
         return
     ops = ", ".join(f"{op} x {count}" for op, count in exported.outside_ops.items())
     raise FinetDeployError(

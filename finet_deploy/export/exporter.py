@@ -19,6 +19,7 @@ from torch.export import ExportedProgram
 
 from finet_deploy.export.bundle import Bundle, Golden, read_bundle
 from finet_deploy.export.executorch import require_one_delegate, to_pte
+from finet_deploy.export.executorch_fp16 import to_fp16_pte
 from finet_deploy.export.exported import Exported, count_normalization_ops, program_op_counts, trace_program
 from finet_deploy.export.int8 import int8_file, quantization_entry
 from finet_deploy.export.judge import CheckFailed, check_name, judge_files
@@ -70,7 +71,7 @@ def export(
     raw_pixels: the files take pixels from 0 to 255 instead of standardized ones, and the manifest says so. inputs:
     name -> (1, 3, H, W) fp32, standardized; by default made from `preprocessing` and the default photographs.
     preprocessing, name, source: what the manifest says; by default what `create_model` and `load_checkpoint` left on
-    the network. dtype: `float32`, or a precision of `PRECISIONS`: `int8`, which is calibrated on `calibration`
+    the network. dtype: `float32`, or a precision of `PRECISIONS`: `float16`, or `int8`, calibrated on `calibration`
     (standardized images; by default the package's photographs), whose held-out images are then the certificate's
     photographs. progress: told each step as it begins, at most `2 * len(formats) + 4` in all, one more for int8.
 
@@ -102,7 +103,7 @@ def export(
         certificate = _with_passes(certificate, rewritten)
         programs = _trace(deploy, rewritten, x)
         quantized = _quantized(programs, rewritten, asked.calibration, limits, tell)
-        exported = _export_all(rewritten, programs, quantized, x, tell)
+        exported = _export_all(rewritten, programs, dtype, quantized, x, tell)
         if fuse_model and config is not None and config.name.startswith("finet_") and "pte" in exported:
             require_one_delegate(exported["pte"])
         entries = write_artifacts(folder, exported, rewritten, core)
@@ -214,6 +215,7 @@ def _quantized(
 def _export_all(
     rewritten: Mapping[str, Applied],
     programs: Mapping[int, ExportedProgram],
+    dtype: str,
     quantized: Quantized | None,
     x: Tensor,
     tell: Tell,
@@ -224,6 +226,8 @@ def _export_all(
         tell(f"export {fmt}")
         if quantized is not None:
             exported[fmt] = int8_file(fmt, quantized)
+        elif dtype == "float16":
+            exported[fmt] = to_fp16_pte(applied.model, x)
         elif fmt == "ptl":
             exported[fmt] = to_ptl(applied.model, x)
         else:

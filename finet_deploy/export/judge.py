@@ -81,9 +81,9 @@ def _judge_file(
 def _stated(certificate: Certificate, dtypes: Mapping[str, str]) -> Limits:
     """The limits that the export was held to: below fp32 they may have been chosen, and the certificate states them."""
     for fmt, dtype in dtypes.items():
-        if dtype == "int8":
+        if dtype != "float32":
             least = _check(certificate, fmt).limits.get("median_sqnr_db")
-            return Limits() if least is None else Limits(int8_sqnr_db=least)
+            return Limits() if least is None else Limits().with_sqnr_db(dtype, least)
     return Limits()
 
 

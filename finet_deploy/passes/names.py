@@ -44,11 +44,13 @@ LOWER = (
     "split-to-slices",
     "channel-shuffle",
 )
+# In fp16: all but the shapes, which are chosen by what fp32 kernels cost.
+FP16 = tuple(name for name in PASS_NAMES if name not in ("pad-channels", "split-pixels"))
 
 
 def default_passes(fmt: str, dtype: str = "float32") -> tuple[str, ...]:
     """The passes that run for a file of a format and precision when nobody says otherwise."""
-    return DEFAULTS.get(fmt, ()) if dtype == "float32" else LOWER
+    return DEFAULTS.get(fmt, ()) if dtype == "float32" else FP16 if dtype == "float16" else LOWER
 
 
 def parse_passes(text: str | Sequence[str], default: Sequence[str]) -> tuple[str, ...]:

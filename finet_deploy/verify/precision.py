@@ -1,17 +1,17 @@
 """What a file of lower precision than fp32 must keep: limits of its own, stated in the certificate.
 
 8 bits cannot follow a network everywhere: a range that fits photographs clips an input ten times as large, and one
-rare photograph in a hundred too. So a file of lower precision is judged by its median on the photographs, which come
-from the source that it was calibrated on and were not used for it, and by their classes. Its error on every input is
-recorded, and holds from then on: on another machine the same file may be no more than `Limits.lower_multiple` times
-as far off.
+rare photograph in a hundred too. So a file of lower precision is judged by its median on the photographs, which in
+int8 come from the source that it was calibrated on and were not used for it, and by their classes. Its error on every
+input is recorded, and holds from then on: on another machine the same file may be no more than
+`Limits.lower_multiple` times as far off, or `Limits.lower_floor`, whichever is more.
 """
 
 from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.verify.certificate import Certificate, Check, check_outputs, fp32_growth, number
@@ -54,7 +54,8 @@ def _judge_lower(
     middle = statistics.median(sqnr.values()) if sqnr else -math.inf
     worst = min(sqnr, key=lambda name: sqnr[name], default=None)
     changed = [row.name for row in photos if row.top1 == "differs"]
-    further = _further_off(comparison, {} if certificate is None else _measured(certificate, check), limits)
+    known = {} if certificate is None else _measured(certificate, check)
+    further = _further_off(comparison, known, limits, dtype)
     found = [f"{problem.name}: {problem.found}" for problem in comparison.problems]
     if not photos:
         found.append("no photograph to judge")
@@ -92,30 +93,32 @@ def _measured(certificate: Certificate, check: str) -> dict[str, float]:
         return {}
 
 
-def _further_off(comparison: Comparison, known: dict[str, float], limits: Limits) -> list[str]:
-    bounds = {name: _grown(error, limits) for name, error in known.items()}
+def _further_off(comparison: Comparison, known: dict[str, float], limits: Limits, dtype: str) -> list[str]:
+    bounds = {name: _grown(error, limits, dtype) for name, error in known.items()}
     return [row.name for row in comparison.inputs if not row.relative_error <= bounds.get(row.name, math.inf)]
 
 
-def _grown(error: float, limits: Limits) -> float:
-    return max(limits.artifact, limits.lower_multiple * error)
+def _grown(error: float, limits: Limits, dtype: str) -> float:
+    return max(limits.lower_floor(dtype), limits.lower_multiple * error)
 
 
 def artifact_limits(
-    name: str, dtype: str, certificate: Certificate, inputs: Iterable[str], limits: Limits | None = None
+    name: str, dtype: str, certificate: Certificate, inputs: Sequence[str], limits: Limits | None = None
 ) -> dict[str, float]:
     """Golden input -> the largest relative error that the file may have on it, on any machine.
 
-    name: the file's format. Below fp32: an input that was never measured has no limit, and is not in the answer.
-    FinetDeployError when the certificate does not know the file.
+    name: the file's format. Below fp32 a limit is a multiple of the file's own error: FinetDeployError when the
+    certificate does not know the file, or not what it was off on one of the inputs.
     """
     limits = limits or Limits()
     if dtype == "float32":
         growth = fp32_growth(certificate, limits)
         return {key: limits.artifact * growth.get(key, 1.0) for key in inputs}
     known = _measured(certificate, f"artifact/{name}")
-    if not known:
-        raise FinetDeployError(
-            f"the certificate has no figures of the {dtype} .{name} file", do="export the bundle again"
-        )
-    return {key: _grown(known[key], limits) for key in inputs if key in known}
+    for key in inputs:
+        if key not in known:
+            raise FinetDeployError(
+                f"the certificate has no figures of the {dtype} .{name} file on input {key!r}",
+                do="export the bundle again",
+            )
+    return {key: _grown(known[key], limits, dtype) for key in inputs}

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import torch
 from onnx import numpy_helper
+from PIL import Image
 from torch import Tensor, nn
 
 from finet_deploy.bench.plan import BenchRow, build_job
@@ -24,13 +25,15 @@ from finet_deploy.export.executorch_int8 import to_int8_program
 from finet_deploy.export.exported import trace_program
 from finet_deploy.export.judge import judge_files
 from finet_deploy.fuse import fuse
-from finet_deploy.images import natural_noise
+from finet_deploy.images import Preprocessing, natural_noise
 from finet_deploy.nn import FBNConv2d
+from finet_deploy.passes.standardize import raw_inputs
 from finet_deploy.profile.host import HostProfiler
 from finet_deploy.profile.measured import PROFILE_SETTINGS, profile_time
 from finet_deploy.quantize import Calibration, calibration_of, quantize_network
 from finet_deploy.verify import Limits
 from tests.bench_fakes import DEVICE, SETTINGS
+from tests.cli import USAGE, error_line, run_cli
 from tests.device.runner_native import folder_or_skip
 from tests.export.conftest import well_conditioned
 
@@ -254,6 +257,86 @@ def test_a_certificate_without_the_file_gives_no_limits(int8: Bundle) -> None:
 
     with pytest.raises(FinetDeployError, match="no figures of the int8"):
         artifact_limits("ptl", "int8", int8.certificate(), ["photo_0"])
+
+
+def test_raw_pixels_and_passes_make_the_same_int8_network_whatever_the_core(
+    int8: Bundle, tmp_path: Path
+) -> None:
+    """Pixels of the pictures that the other bundle standardizes: the same truth, ranges of other values."""
+    preprocessing = Preprocessing(resize=SIZE, crop=SIZE)
+    raw = export(
+        model(),
+        tmp_path / "raw",
+        formats=("pte", "onnx"),
+        dtype="int8",
+        calibration=calibration(),
+        raw_pixels=True,
+        core="cortex-a53",
+        preprocessing=preprocessing,
+    )
+    assert raw.manifest.preprocessing is not None
+    assert raw.manifest.preprocessing.std == (1 / 255,) * 3
+    entry, standardized = raw.manifest.quantization, int8.manifest.quantization
+    assert entry is not None
+    assert standardized is not None
+    pixels = raw_inputs({"ranges": calibration().images}, preprocessing)["ranges"]
+    assert entry.calibration_sha256 == hashlib.sha256(pixels.numpy().tobytes()).hexdigest()
+    golden, other = raw.golden(), int8.golden()
+    assert float(golden.inputs["photo_0"].max()) > 128
+    for fmt in ("pte", "onnx"):
+        names = {item.name for item in raw.artifact(fmt).passes or ()}
+        assert "fold-standardization" in names
+        assert not names & {"pad-channels", "split-pixels"}
+        assert raw.artifact(fmt).core == "cortex-a53"
+        assert raw.certificate().check(f"artifact/{fmt}").passed
+    for name, y in golden.outputs.items():
+        if name.startswith("photo"):
+            assert np.allclose(y, other.outputs[name], rtol=1e-4, atol=1e-5)
+    assert verify_bundle(raw).passed
+
+
+@pytest.mark.parametrize(("core", "padded"), [("cortex-a76", True), ("cortex-a53", False)])
+def test_shapes_that_were_asked_for_are_chosen_for_the_core(tmp_path: Path, core: str, padded: bool) -> None:
+    """20 channels fill tiles of 2: on the larger core 24 in tiles of 8 are cheaper."""
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 20, 3, padding=1), nn.ReLU(), nn.Conv2d(20, 20, 1), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(20, 5),
+    ).eval()  # fmt: skip
+    bundle = export(
+        network,
+        tmp_path / "out",
+        formats=("onnx",),
+        dtype="int8",
+        calibration=calibration(),
+        passes="default,pad-channels",
+        core=core,
+    )
+    entry = bundle.artifact("onnx")
+    assert ("pad-channels" in {item.name for item in entry.passes or ()}) is padded
+    assert bundle.manifest.quantization is not None
+    assert entry.op_counts["QuantizeLinear"] > 3
+
+
+def test_the_command_line_calibrates_on_a_folder_and_states_the_limit_that_was_chosen(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    (tmp_path / "mine").mkdir()
+    for i in range(8):
+        pixels = (natural_noise(32, 32, generator)[0] * 50 + 128).clamp(0, 255).byte()
+        Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(tmp_path / "mine" / f"{i}.png")
+    network = ("finet_small", "--cifar", "--num-classes", "10", "--formats", "onnx")
+    options = ("--dtype", "int8", "--calibrate", tmp_path / "mine", "--min-sqnr", "15")
+    status, out, err = run_cli(capsys, "export", *network, *options, "-o", tmp_path / "b")
+    assert status == 0, err
+    assert "calibrate on 4 images of mine, 4 held out" in err
+    assert "int8: calibrated on 4 images of mine" in out
+    bundle = read_bundle(tmp_path / "b")
+    assert bundle.certificate().check("artifact/onnx").limits["median_sqnr_db"] == 15
+    assert "--calibrate is for int8" in error_line(
+        capsys, USAGE, "export", *network, "--calibrate", "photos", "-o", tmp_path / "c"
+    )
 
 
 class Clamped(nn.Module):

@@ -31,10 +31,18 @@ def test_the_apps_tests_are_told_the_same_cases_and_schedules():
 
 
 def test_the_golden_bundles_are_bundles_and_one_limit_grows_with_the_certificate():
-    for name in ("net_a", "net_b", "net_b_unfused"):
+    for name in ("net_a", "net_b", "net_b_unfused", "net_c_int8", "net_c_fp16"):
         assert read_bundle(plan_data.FOLDER / name).manifest.certificate.passed
     limits = plan_data.plan(*plan_data.CASES["two.json"]).rows[0].golden.output_limits
     assert limits["photo_0"] == 1e-5 < limits["large"]
+
+
+def test_below_fp32_a_limit_is_a_multiple_of_the_files_own_error_and_never_below_its_precisions_floor():
+    rows = {row.id: row.golden.output_limits for row in plan_data.plan(*plan_data.CASES["int8.json"]).rows}
+    assert rows["executorch/0"] == {"photo_0": 0.026, "large": 1e-5}
+    assert rows["onnxruntime/0"] == {"photo_0": pytest.approx(2 * (0.013 + 1 / 70)), "large": 0.34}
+    (row, *_) = plan_data.plan(*plan_data.CASES["fp16.json"]).rows
+    assert row.golden.output_limits == {"photo_0": 0.026, "large": 0.01}
 
 
 @pytest.mark.parametrize("path", app_resources())

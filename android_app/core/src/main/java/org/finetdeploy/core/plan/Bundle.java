@@ -6,6 +6,8 @@ import java.nio.file.Path;
 import java.util.ArrayList;
 import java.util.List;
 import java.util.Map;
+import java.util.Set;
+import java.util.TreeSet;
 
 import org.finetdeploy.core.Problem;
 import org.finetdeploy.core.files.CheckedFiles;
@@ -68,6 +70,15 @@ public final class Bundle {
         List<String> found = new ArrayList<>();
         for (Fields artifact : artifacts(manifest)) {
             found.add(artifact.text("runtime"));
+        }
+        return found;
+    }
+
+    /** The precisions of its files. */
+    Set<String> precisions() {
+        Set<String> found = new TreeSet<>();
+        for (Fields artifact : artifacts(manifest)) {
+            found.add(artifact.text("dtype"));
         }
         return found;
     }

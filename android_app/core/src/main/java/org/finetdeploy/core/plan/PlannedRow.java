@@ -11,7 +11,6 @@ import org.finetdeploy.core.json.Fields;
 
 /** A {@code Row} of the protocol: one bundle in one runtime. */
 final class PlannedRow {
-    private static final String FP32 = "float32";
     private static final List<String> ARTIFACT = Arrays.asList(
             "file", "sha256", "bytes", "format", "runtime", "dtype", "delegates", "delegated_share", "nodes_outside",
             "normalization_ops", "notices");
@@ -23,8 +22,8 @@ final class PlannedRow {
     }
 
     /**
-     * Problem when the bundle's certificate did not pass, no photograph is among its golden inputs, or the file's
-     * precision is one for whose outputs no limit is known here.
+     * Problem when the bundle's certificate did not pass or does not know the file, or no photograph is among its
+     * golden inputs.
      */
     static PlannedRow of(Bundle bundle, String runtime, String id, String label, boolean baseline, long threads,
             Planning planning) {
@@ -33,10 +32,6 @@ final class PlannedRow {
             throw new Problem("the certificate of '" + bundle.name() + "' did not pass; export it again");
         }
         Fields artifact = bundle.artifact(runtime);
-        if (!FP32.equals(artifact.text("dtype"))) {
-            throw new Problem("'" + bundle.name() + "' is in " + artifact.text("dtype")
-                    + ", and this app plans " + FP32 + " alone; plan it on a computer: finet-deploy bench --runner app");
-        }
         Map<String, Object> row = new LinkedHashMap<>();
         row.put("id", id);
         row.put("label", label);
@@ -44,7 +39,7 @@ final class PlannedRow {
         row.put("aa_of", null);
         row.put("bundle", "../" + bundle.folderName()); // runs and bundles lie side by side in the app's folder
         row.put("artifact", artifact(artifact));
-        row.put("golden", golden(bundle, planning));
+        row.put("golden", golden(bundle, artifact, planning));
         row.put("threads", threads);
         row.put("input_shape", manifest.inner("input").items("shape"));
         row.put("fused", manifest.flag("fused"));
@@ -68,7 +63,7 @@ final class PlannedRow {
     }
 
     /** Timed on a photograph: noise and constants can hide what data does to speed. It and one other are checked. */
-    private static Map<String, Object> golden(Bundle bundle, Planning planning) {
+    private static Map<String, Object> golden(Bundle bundle, Fields artifact, Planning planning) {
         Fields entry = bundle.manifest.inner("golden");
         String photo = null;
         List<String> checked = new ArrayList<>();
@@ -90,7 +85,8 @@ final class PlannedRow {
         golden.put("file", entry.text("file"));
         golden.put("sha256", entry.text("sha256"));
         golden.put("timed_input", photo);
-        golden.put("output_limits", new OutputLimits(planning, bundle.certificate).of(checked));
+        golden.put("output_limits", new OutputLimits(
+                planning, bundle.certificate, artifact.text("format"), artifact.text("dtype")).of(checked));
         return golden;
     }
 

@@ -72,7 +72,7 @@ public final class Planner {
         job.put("created_utc", utc);
         job.put("suite", null);
         job.put("mixed_fusion", mixedFusion);
-        job.put("mixed_precision", false); // PlannedRow refuses files of lower precision
+        job.put("mixed_precision", false); // see audit
         job.put("device", device);
         job.put("runner", "app");
         job.put("left_out", leftOut);
@@ -93,7 +93,7 @@ public final class Planner {
     private static void checkNames(List<Bundle> bundles) {
         Set<String> kinds = new HashSet<>();
         for (Bundle bundle : bundles) {
-            if (!kinds.add(bundle.manifest.flag("fused") + " " + bundle.name())) {
+            if (!kinds.add(bundle.manifest.flag("fused") + " " + bundle.precisions() + " " + bundle.name())) {
                 throw new Problem("two bundles are called '" + bundle.name() + "'; measure them in separate runs");
             }
         }

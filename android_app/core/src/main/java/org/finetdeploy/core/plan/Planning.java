@@ -16,6 +16,10 @@ public final class Planning {
     final double fp32Limit;
     /** Where the unfused fp32 network itself is less exact, limits grow to this multiple of its error. */
     final double fp32Multiple;
+    /** On another machine, a file below fp32 may be at most this multiple further off than where it was exported. */
+    final double lowerMultiple;
+    /** Precision below fp32 -> relative error that a file of it may have in any case. */
+    private final Fields lowerFloors;
     /** Name of the certificate's check that has those errors. */
     final String conditioningCheck;
     /** How many golden inputs are checked in a visit. */
@@ -33,6 +37,8 @@ public final class Planning {
         artifactLimit = limits.number("artifact", 1);
         fp32Limit = limits.number("fp32", 1);
         fp32Multiple = limits.number("fp32_multiple", Double.MAX_VALUE);
+        lowerMultiple = limits.number("lower_multiple", Double.MAX_VALUE);
+        lowerFloors = limits.inner("lower_floors");
         conditioningCheck = limits.text("conditioning_check");
         checkedInputs = (int) data.integer("checked_inputs", 1, Integer.MAX_VALUE);
         manifestVersions = data.items("manifest_versions");
@@ -56,6 +62,14 @@ public final class Planning {
             throw new Problem("unknown preset '" + preset + "'; use one of " + String.join(", ", presets()));
         }
         return presets.inner(preset).map();
+    }
+
+    /** The relative error that a file of this precision may have in any case; Problem for one that is not known. */
+    double lowerFloor(String dtype) {
+        if (!lowerFloors.names().contains(dtype)) {
+            throw new Problem("no limit for files in " + dtype + "; export another precision");
+        }
+        return lowerFloors.number(dtype, 1);
     }
 
     /** Factor, 1 as a rule, on the limit of an input on which the unfused fp32 network is {@code ownError} off. */

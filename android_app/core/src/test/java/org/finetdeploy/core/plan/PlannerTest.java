@@ -85,7 +85,7 @@ public class PlannerTest {
                     wanted.flag("mixed_fusion"), supported);
             assertEquals(job, python, java);
         }
-        assertEquals(3, cases.names().size());
+        assertEquals(5, cases.names().size());
     }
 
     @Test
@@ -137,9 +137,14 @@ public class PlannerTest {
         refused("9 threads, but this phone has 8 CPUs", Arrays.asList(fused), "quick", 9, ALL);
         refused("unknown preset 'fast'; use one of smoke, ", Arrays.asList(fused), "fast", 1, ALL);
         refused("it has other", Arrays.asList(fused), "quick", 1, Arrays.asList("other"));
-        Path other = copy("net_a");
-        change(other.resolve("manifest.json"), "\"dtype\": \"float32\",\n      \"runtime\": \"onnx", "\"dtype\": \"int8\",\n      \"runtime\": \"onnx");
-        refused("'net a' is in int8", Arrays.asList(Bundle.read(other, Planning.load())), "quick", 1, onnx);
+        Bundle int8 = Bundle.read(shipped("net_c_int8"), Planning.load());
+        refused("precisions must not share a table", Arrays.asList(fused, int8), "quick", 1, onnx);
+        Path rounded = copy("net_c_int8");
+        change(rounded.resolve("manifest.json"), "\"name\": \"net c\"", "\"name\": \"net b\"");
+        refused("precisions must not", Arrays.asList(fused, Bundle.read(rounded, Planning.load())), "quick", 1, onnx);
+        Path odd = copy("net_c_fp16");
+        change(odd.resolve("manifest.json"), "float16", "float8");
+        refused("no limit for files in float8", Arrays.asList(Bundle.read(odd, Planning.load())), "quick", 1, ALL);
         Path small = copy("net_a");
         change(small.resolve("manifest.json"), "4,\n      4", "8,\n      8");
         refused("input shapes", Arrays.asList(fused, Bundle.read(small, Planning.load())), "quick", 1, onnx);
@@ -201,6 +206,19 @@ public class PlannerTest {
         Path dark = copy("net_a");
         change(dark.resolve("manifest.json"), "\"photo_0\"", "\"noise_1\"");
         refused("no photograph", Arrays.asList(Bundle.read(dark, Planning.load())), "quick", 1, ALL);
+    }
+
+    @Test
+    public void aFileBelowFp32OfWhichTheCertificateHasNoFiguresIsNotMeasured() throws IOException {
+        for (String[] change : new String[][] {{"\"artifact/onnx\"", "\"artifact/ptl\""}, {"\"photo_0\"", "\"noise_1\""}}) {
+            Path unknown = copy("net_c_int8");
+            Path certificate = unknown.resolve("certificate.json");
+            String before = CheckedFiles.sha256(certificate);
+            change(certificate, change[0], change[1]);
+            change(unknown.resolve("manifest.json"), before, CheckedFiles.sha256(certificate));
+            refused("no figures of the int8 .onnx file on input 'photo_0'",
+                    Arrays.asList(Bundle.read(unknown, Planning.load())), "quick", 1, Arrays.asList("onnxruntime"));
+        }
     }
 
     @Test

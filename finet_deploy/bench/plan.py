@@ -68,7 +68,9 @@ def build_job(
     chosen, left_out = _runtimes(bundles, runtimes, supported, device.name)
     for runtime in chosen:
         group = [
-            bundle_row(f"{runtime}/{n}", label, bundle, runtime, threads=threads, folder=folder, baseline=n == 0)
+            bundle_row(
+                f"{runtime}/{n}", label, bundle, runtime, threads=threads, folder=folder, baseline=n == 0
+            )
             for n, (label, bundle) in enumerate(zip(labels, bundles))
         ]
         _audit(group, mixed_fusion, mixed_precision)

@@ -24,7 +24,15 @@ from finet_deploy.bench.validity import visit_problem
 
 R = TypeVar("R", bound=Record)
 
-__all__ = ["Comparison", "InvalidVisit", "RowSummary", "comparison_key", "fusion_label", "judge_rows", "summarise"]
+__all__ = [
+    "Comparison",
+    "InvalidVisit",
+    "RowSummary",
+    "comparison_key",
+    "fusion_label",
+    "judge_rows",
+    "summarise",
+]
 
 
 class InvalidVisit(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +113,9 @@ def summarise(run: Run) -> tuple[Comparison, ...]:
     return tuple(_compare(run, key, rows) for key, rows in groups.items())
 
 
-def judge_rows(run: Run, rows: Sequence[Row]) -> tuple[tuple[RowSummary, ...], RowSummary | None, float | None]:
+def judge_rows(
+    run: Run, rows: Sequence[Row]
+) -> tuple[tuple[RowSummary, ...], RowSummary | None, float | None]:
     """Figures of `rows`, those of their A/A row, and the noise floor that it gives: ratios to the baseline among them.
 
     That rows may share a table is the caller's to see to.

@@ -102,7 +102,7 @@ def halve(
         ranked = _ranked(rung.entrants, scores)
         found.why_not |= {name: NO_TIME_LEFT for name in rung.entrants if name not in ranked}
         kept = ranked[:1] if rung.last else ranked[: math.ceil(len(rung.entrants) / KEEP)]
-        found.why_not |= {name: f"slower than others in rung {number + 1}" for name in ranked[len(kept) :]}
+        found.why_not |= dict.fromkeys(ranked[len(kept) :], f"slower than others in rung {number + 1}")
         found.rungs.append((rung, tuple(kept)))
         if rung.last:
             found.winner = kept[0] if kept else None

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.export import Bundle, read_bundle
 from finet_deploy.tune.budget import BUILD_SHARE, Budget, format_seconds
@@ -117,8 +119,13 @@ def _build(recipe: Recipe, export: Export, folder: Path, built: Built, budget: B
     except FinetDeployError as error:
         if not built.bundles:
             raise
-        built.left_out.append(LeftOut(what=f"bundle {recipe.name}", reason=str(error)))
+        if len(recipe.formats) == 1:
+            built.left_out.append(LeftOut(what=f"bundle {recipe.name}", reason=str(error)))
     done()
+    if recipe not in built.bundles and len(recipe.formats) > 1:  # one file's failure is not the other's
+        for fmt in recipe.formats:
+            single = msgspec.structs.replace(recipe, name=f"{recipe.name}-{fmt}", formats=(fmt,))
+            _build(single, export, folder, built, budget, tell)
 
 
 def _expected(dtype: str, budget: Budget) -> float:

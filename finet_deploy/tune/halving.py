@@ -35,7 +35,8 @@ class Rung:
     last: bool
 
 
-Measure = Callable[[Rung], Mapping[str, float | None]]  # entrant -> score, higher is better; None: no figure
+# Entrant -> its score, higher is better, or why there is none.
+Measure = Callable[[Rung], Mapping[str, float | str]]
 
 
 @dataclass
@@ -100,7 +101,7 @@ def halve(
             return found
         scores = measure(rung)
         ranked = _ranked(rung.entrants, scores)
-        found.why_not |= {name: NO_TIME_LEFT for name in rung.entrants if name not in ranked}
+        found.why_not |= {name: text for name in rung.entrants if isinstance(text := scores[name], str)}
         kept = ranked[:1] if rung.last else ranked[: math.ceil(len(rung.entrants) / KEEP)]
         found.why_not |= dict.fromkeys(ranked[len(kept) :], f"slower than others in rung {number + 1}")
         found.rungs.append((rung, tuple(kept)))
@@ -119,7 +120,7 @@ def _plan(number: int, alive: Sequence[str], visits: float) -> Rung | None:
     return Rung(number, tuple(alive[:count]), _rounds(count, visits), last=count == 1)
 
 
-def _ranked(entrants: Sequence[str], scores: Mapping[str, float | None]) -> list[str]:
+def _ranked(entrants: Sequence[str], scores: Mapping[str, float | str]) -> list[str]:
     """Those with a score, best first; equal ones in the order in which they came."""
-    known = {name: score for name in entrants if (score := scores.get(name)) is not None}
+    known = {name: score for name in entrants if not isinstance(score := scores[name], str)}
     return sorted(known, key=lambda name: -known[name])

@@ -21,7 +21,7 @@ from finet_deploy.devices.base import Device
 from finet_deploy.errors import UsageError
 from finet_deploy.export import Bundle
 from finet_deploy.tune.budget import Budget
-from finet_deploy.tune.halving import LAST_COMPANIONS, LEAST_LAST_ROUNDS, Rung
+from finet_deploy.tune.halving import LAST_COMPANIONS, LEAST_LAST_ROUNDS, NO_TIME_LEFT, Rung
 from finet_deploy.tune.model import Candidate
 
 __all__ = ["Race", "Steps", "no_steps"]
@@ -82,8 +82,8 @@ class Race:
             )
         return Rung(number, tuple(names[1:]), job.settings.rounds, job.settings.aa_row)
 
-    def measure(self, rung: Rung) -> dict[str, float | None]:
-        """Entrant -> how many times as fast as the default, the median over the rounds; None without a valid round."""
+    def measure(self, rung: Rung) -> dict[str, float | str]:
+        """Entrant -> how many times as fast as the default, the median over the rounds; without one, why."""
         path = self._path(rung.number)
         title = f"rung {rung.number + 1}"
         with self._steps(title, (len(rung.entrants) + 1 + rung.last) * rung.rounds) as step:
@@ -116,17 +116,17 @@ class Race:
         this = self._budget.longest(VISIT, FIRST_VISIT_SECONDS)
         return self._budget.fits(this + after * self._visit_seconds)
 
-    def _results(self, rung: Rung, run: Run) -> dict[str, float | None]:
+    def _results(self, rung: Rung, run: Run) -> dict[str, float | str]:
         rows, aa, floor = judge_rows(run, run.job.rows)
         if run.missing:
             self.cut[rung.number] = len(run.missing)
         self.summaries |= {row.row.id: (rung.number, row) for row in rows if row.valid_visits}
         if rung.last:
             self.aa, self.noise_floor = aa, floor
+        default, *entrants = rows
         return {
-            row.row.id: row.ratio.value if row.ratio is not None else None
-            for row in rows
-            if row.row.id != self._default.id
+            row.row.id: row.ratio.value if row.ratio is not None else _why_none(row, default)
+            for row in entrants
         }
 
     def _job(self, rung: Rung, path: Path) -> Job:
@@ -161,6 +161,14 @@ class Race:
 
     def _path(self, number: int) -> Path:
         return self._folder / f"rung-{number + 1}"
+
+
+def _why_none(row: RowSummary, default: RowSummary) -> str:
+    if row.invalid:
+        return f"its visits failed: {row.invalid[0].reason}"
+    if default.invalid:
+        return f"the default bundle's visits failed: {default.invalid[0].reason}"
+    return NO_TIME_LEFT
 
 
 def _settings(rung: Rung) -> Settings:

@@ -57,6 +57,11 @@ def judge_race(candidates: Sequence[Candidate], race: Race, halved: Halved) -> J
         rows.append(row)
     rival = next((row for row in rows if row.candidate.id == halved.winner), None)
     beats = rival is not None and rival.verdict == "faster"
+    if rival is not None and not beats:
+        lost = msgspec.structs.replace(
+            rival, why_not=f"the default is kept: {_why_kept(rival, race.noise_floor)}"
+        )
+        rows[rows.index(rival)] = lost
     return _judged(rows, rival, beats, _race_sentence(rival, beats, race))
 
 

@@ -224,7 +224,12 @@ def test_visits_that_take_longer_than_expected_cut_rounds_instead_of_the_budget(
 def test_a_candidate_that_dies_is_out_and_the_others_go_on(search):
     result = search(PretendDevice(lambda r, n: None if r.threads == 2 else int8_twice_as_fast(r, n)))
     assert result.winner.candidate.id == "onnx-int8-default-1t"
-    assert {row.candidate.threads for row in result.rows if row.ratio is None} == {2}
+    dead = [row for row in result.rows if row.ratio is None]
+    assert {row.candidate.threads for row in dead} == {2}
+    assert {row.why_not for row in dead} == {"its visits failed: killed by SIGKILL (in phase load)"}
+    result = search(PretendDevice(lambda r, n: None), out="b")
+    assert result.winner.default
+    assert "kept" in result.sentence
 
 
 def test_ctrl_c_leaves_no_output_and_resume_measures_only_what_is_missing(search, tmp_path):
@@ -304,6 +309,26 @@ def test_a_candidate_whose_certificate_fails_is_out_with_the_reason(exported, tm
     assert out.what == "bundle int8-default"
     assert "check failed: artifact/onnx" in out.reason
     assert "limit 200 dB" in out.reason
+
+
+def test_a_format_that_fails_does_not_take_the_other_one_with_it(exported, tmp_path):
+    first = next(iter(exported.values()))
+    made = []
+
+    def export(recipe, path):
+        made.append((recipe.dtype, recipe.formats))
+        if recipe.dtype == "int8" and "onnx" in recipe.formats:
+            raise FinetDeployError("check failed: artifact/onnx")
+        return first
+
+    both = ("pte", "onnx")
+    built = build_all(
+        export, tmp_path, dtypes=("float32", "int8"), formats={"float32": both, "int8": both}, cores=(),
+        budget=Budget(1e9), tell=lambda text: None,
+    )  # fmt: skip
+    assert made[1:] == [("int8", both), ("int8", ("pte",)), ("int8", ("onnx",))]
+    assert [(recipe.dtype, recipe.formats) for recipe in built.bundles][1:] == [("int8", ("pte",))]
+    assert [item.what for item in built.left_out] == ["bundle int8-default-onnx"]
 
 
 def test_the_default_whose_certificate_fails_is_an_error(exported, tmp_path):

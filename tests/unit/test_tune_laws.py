@@ -14,7 +14,6 @@ from finet_deploy.tune.budget import Budget, format_seconds, parse_seconds
 from finet_deploy.tune.halving import (
     MOST_ROUNDS,
     NO_TIME,
-    NO_TIME_LEFT,
     Rung,
     halve,
     most_entrants,
@@ -33,14 +32,14 @@ SCORES = st.dictionaries(
 class Lane:
     """Measures without noise and counts visits: `each` is what one takes of the `visits` that there are."""
 
-    def __init__(self, scores: dict[str, float | None], visits: float, each: float = 1.0) -> None:
+    def __init__(self, scores: dict[str, float | str], visits: float, each: float = 1.0) -> None:
         self.scores, self.left, self.each = scores, visits, each
         self.rungs: list[Rung] = []
 
     def visits_left(self) -> float:
         return self.left / self.each
 
-    def __call__(self, rung: Rung) -> dict[str, float | None]:
+    def __call__(self, rung: Rung) -> dict[str, float | str]:
         self.rungs.append(rung)
         self.left -= self.each * rung.rounds * (len(rung.entrants) + (2 if rung.last else 1))
         return {name: self.scores[name] for name in rung.entrants}
@@ -115,17 +114,17 @@ def test_later_rungs_have_more_rounds_because_each_has_its_share_of_the_time():
 
 
 def test_equal_scores_go_to_the_one_that_came_first_and_no_score_goes_out_with_the_reason():
-    scores = {"a": None, "b": 2.0, "c": 2.0, "d": 1.0}
+    scores = {"a": "it died", "b": 2.0, "c": 2.0, "d": 1.0}
     lane = Lane(scores, 1000)
     found = lane.run()
     assert found.winner == "b"
-    assert found.why_not["a"] == NO_TIME_LEFT
+    assert found.why_not["a"] == "it died"
     assert found.why_not["d"] == "slower than others in rung 1"
     assert lane.rungs[1].entrants == ("b", "c")
 
 
 def test_when_nobody_has_a_score_nobody_wins():
-    assert Lane({"a": None, "b": None}, 1000).run().winner is None
+    assert Lane({"a": "died", "b": "died"}, 1000).run().winner is None
     assert halve([], Lane({}, 10), visits_left=lambda: 10.0).winner is None
 
 
@@ -134,12 +133,12 @@ def test_a_last_rung_without_a_figure_has_no_winner():
 
     def fails_at_last(rung):
         calls.append(rung)
-        return dict.fromkeys(rung.entrants, None if rung.last else 1.0)
+        return dict.fromkeys(rung.entrants, "died at last" if rung.last else 1.0)
 
     found = halve(["a", "b"], fails_at_last, visits_left=lambda: 1000.0)
     assert found.winner is None
     assert [rung.last for rung in calls] == [False, True]
-    assert set(found.why_not) == {"a", "b"}
+    assert found.why_not == {"a": "died at last", "b": "slower than others in rung 1"}
 
 
 def test_a_rung_that_was_begun_is_gone_on_with_as_it_was_planned():

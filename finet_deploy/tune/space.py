@@ -45,21 +45,31 @@ def default_recipe(dtype: str, formats: Sequence[str]) -> Recipe:
 
 
 def further_recipes(bundle: Manifest, cores: Sequence[str]) -> list[Recipe]:
-    """The other forms of a default bundle's network, most promising first. cores: from `shape_cores`."""
+    """The other forms of a default bundle's network, most promising first. cores: from `shape_cores`.
+
+    A recipe of one format has it in its name: where a default was exported format by format, both have such recipes.
+    """
     dtype = next(iter(bundle.artifacts.values())).dtype
     changed = {fmt: _changed_by(entry) for fmt, entry in bundle.artifacts.items()}
     shaped = [fmt for fmt in changed if set(SHAPES) & set(default_passes(fmt, dtype))]
-    recipes = [_recipe(dtype, "default", core, shaped) for core in cores if shaped]
+    recipes = [_other(dtype, "default", core, shaped) for core in cores if shaped]
     effective = dict.fromkeys(name for names in changed.values() for name in names)
     if dtype == "float32":
         for name in sorted(effective, key=lambda name: name not in SHAPES):
             several = [fmt for fmt, names in changed.items() if name in names and len(names) > 1]
             if several:
-                recipes.append(_recipe(dtype, f"default,-{name}", DEFAULT_CORE, several))
+                recipes.append(_other(dtype, f"default,-{name}", DEFAULT_CORE, several))
     some = [fmt for fmt, names in changed.items() if names]
     if some:
-        recipes.append(_recipe(dtype, "none", DEFAULT_CORE, some))
+        recipes.append(_other(dtype, "none", DEFAULT_CORE, some))
     return recipes
+
+
+def _other(dtype: str, passes: str, core: str, formats: Sequence[str]) -> Recipe:
+    recipe = _recipe(dtype, passes, core, formats)
+    if len(formats) > 1:
+        return recipe
+    return msgspec.structs.replace(recipe, name=f"{recipe.name}-{formats[0]}")
 
 
 def _recipe(dtype: str, passes: str, core: str, formats: Sequence[str]) -> Recipe:

@@ -6,7 +6,7 @@ import itertools
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finet_deploy.errors import UsageError
@@ -20,6 +20,8 @@ from finet_deploy.tune.halving import (
     rung_sizes,
 )
 from finet_deploy.tune.pareto import dominates, pareto_front
+
+EXAMPLES = settings(max_examples=80, deadline=None)
 
 SCORES = st.dictionaries(
     st.text("abcdefgh", min_size=1, max_size=4),
@@ -48,6 +50,7 @@ class Lane:
         return halve(list(self.scores), self, visits_left=self.visits_left, **options)
 
 
+@EXAMPLES
 @given(SCORES, st.floats(0, 500))
 def test_without_noise_the_best_of_those_that_were_measured_always_survives(scores, visits):
     lane = Lane(scores, visits)
@@ -61,6 +64,7 @@ def test_without_noise_the_best_of_those_that_were_measured_always_survives(scor
     assert lane.rungs[-1].entrants == (found.winner,)
 
 
+@EXAMPLES
 @given(SCORES)
 def test_with_time_enough_the_best_of_all_survives_and_everyone_is_measured(scores):
     lane = Lane(scores, 10_000)
@@ -71,6 +75,7 @@ def test_with_time_enough_the_best_of_all_survives_and_everyone_is_measured(scor
     assert lane.rungs[-1].rounds == MOST_ROUNDS
 
 
+@EXAMPLES
 @given(SCORES, st.floats(0, 300), st.floats(0.01, 20))
 def test_never_more_visits_than_the_budget_allows(scores, seconds, each):
     lane = Lane(scores, seconds, each)
@@ -78,12 +83,14 @@ def test_never_more_visits_than_the_budget_allows(scores, seconds, each):
     assert lane.left >= -1e-6 * max(1.0, seconds)
 
 
+@EXAMPLES
 @given(SCORES, st.floats(0, 300))
 def test_everyone_wins_or_has_a_reason_and_nobody_both(scores, visits):
     found = Lane(scores, visits).run()
     assert set(found.why_not) == set(scores) - {found.winner}
 
 
+@EXAMPLES
 @given(st.integers(1, 40), st.integers(0, 100))
 def test_what_is_dropped_for_time_are_the_last_and_no_more_than_need_be(count, visits):
     names = [f"n{i:02}" for i in range(count)]
@@ -97,6 +104,7 @@ def test_what_is_dropped_for_time_are_the_last_and_no_more_than_need_be(count, v
     assert most_entrants(count, visits) == len(measured)
 
 
+@EXAMPLES
 @given(st.integers(1, 200))
 def test_rungs_shrink_to_one_and_keep_a_third_rounded_up(count):
     sizes = rung_sizes(count)
@@ -157,6 +165,7 @@ POINTS = st.dictionaries(
 )
 
 
+@EXAMPLES
 @given(POINTS)
 def test_nobody_on_the_front_is_dominated_and_everybody_else_is_by_someone_on_it(points):
     front = pareto_front(points)
@@ -165,6 +174,7 @@ def test_nobody_on_the_front_is_dominated_and_everybody_else_is_by_someone_on_it
         assert beaten is (name not in front)
 
 
+@EXAMPLES
 @given(POINTS, st.randoms())
 def test_the_front_does_not_depend_on_order_and_the_best_of_each_figure_is_on_it(points, random):
     names = list(points)
@@ -177,6 +187,7 @@ def test_the_front_does_not_depend_on_order_and_the_best_of_each_figure_is_on_it
             assert any(points[name][figure] == best for name in front)
 
 
+@EXAMPLES
 @given(*[st.tuples(*[st.integers(0, 3)] * 2)] * 3)
 def test_dominance_is_a_strict_order(a, b, c):
     assert not dominates(a, a)

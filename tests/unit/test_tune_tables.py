@@ -8,7 +8,7 @@ import xml.etree.ElementTree
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finet_deploy.bench.statistics import Estimate
@@ -19,6 +19,9 @@ from finet_deploy.tune.render import render_csv, render_markdown
 from finet_deploy.tune.space import shape_cores, thread_counts
 from tests.bench_fakes import DEVICE
 from tests.cli import USAGE, error_line, run_cli
+
+
+EXAMPLES = settings(max_examples=80, deadline=None)
 
 
 def candidate(name: str, **changes) -> Candidate:
@@ -81,6 +84,7 @@ def test_the_csv_has_a_line_a_candidate_with_figures_in_full():
     assert (rows[2]["ratio_to_default"], rows[2]["why_not"]) == ("", "no time")
 
 
+@EXAMPLES
 @given(st.text(max_size=20).filter(lambda text: all(char.isprintable() for char in text)))
 def test_any_name_gives_whole_tables_and_a_well_formed_picture(name):
     found = result(subject=name)
@@ -105,6 +109,7 @@ def test_the_result_reads_back_as_it_was_written():
     assert msgspec.json.decode(msgspec.json.encode(result()), type=TuneResult) == result()
 
 
+@EXAMPLES
 @given(st.integers(1, 300), st.integers(1, 8))
 def test_threads_begin_with_the_default_end_with_all_cpus_and_never_exceed_them(cpus, default):
     default = min(default, cpus)

@@ -20,7 +20,6 @@ from finet_deploy.tune.space import shape_cores, thread_counts
 from tests.bench_fakes import DEVICE
 from tests.cli import USAGE, error_line, run_cli
 
-
 EXAMPLES = settings(max_examples=80, deadline=None)
 
 

@@ -25,6 +25,7 @@ COMMANDS = {
     "app": ("app", "Build the Android app, without an Android SDK."),
     "cost": ("cost", "ARM instructions per inference, counted under emulation. A cost, not a speed."),
     "profile": ("profile", "Where an inference spends its time, operator by operator."),
+    "tune": ("tune", "Search runtime, precision, passes, threads and cores for a device."),
     "reproduce": ("reproduce", "Run the grid of a paper's table; the table beside the paper's."),
     "report": ("report", "Tables from measured runs, with the paper's beside them."),
 }

@@ -22,7 +22,7 @@ from finet_deploy.verify.precision import artifact_limits
 if TYPE_CHECKING:
     from finet_deploy.export import ArtifactEntry, Bundle
 
-__all__ = ["BenchRow", "build_job", "differences", "visit_request"]
+__all__ = ["BenchRow", "build_job", "bundle_row", "differences", "same_file_row", "visit_request"]
 
 CHECKED_INPUTS = 2
 
@@ -68,14 +68,16 @@ def build_job(
     chosen, left_out = _runtimes(bundles, runtimes, supported, device.name)
     for runtime in chosen:
         group = [
-            _row(f"{runtime}/{n}", label, bundle, runtime, threads=threads, folder=folder, baseline=n == 0)
+            bundle_row(
+                f"{runtime}/{n}", label, bundle, runtime, threads=threads, folder=folder, baseline=n == 0
+            )
             for n, (label, bundle) in enumerate(zip(labels, bundles))
         ]
         _audit(group, mixed_fusion, mixed_precision)
         if mixed_precision:
             group = _label_precision(group)
         if settings.aa_row:
-            group.append(_same_file_row(group[0]))
+            group.append(same_file_row(group[0]))
         groups.append(_label_fusion(group) if mixed_fusion else group)
     return Job(
         tool_version=__version__,
@@ -173,9 +175,13 @@ def _runtimes(
     return chosen, foreign
 
 
-def _row(
+def bundle_row(
     id: str, label: str, bundle: Bundle, runtime: str, *, threads: int, folder: Path, baseline: bool
 ) -> Row:
+    """The row of a job in the run folder `folder` that measures the bundle's file for `runtime`.
+
+    FinetDeployError for a bundle that was not proved, or has no photograph to be timed on.
+    """
     manifest = bundle.manifest
     artifact = next(a for a in manifest.artifacts.values() if a.runtime == runtime)
     if not manifest.certificate.passed:
@@ -226,7 +232,8 @@ def _golden(bundle: Bundle, artifact: ArtifactEntry) -> Golden:
     )
 
 
-def _same_file_row(row: Row) -> Row:
+def same_file_row(row: Row) -> Row:
+    """The A/A row of `row`: the same file under another name."""
     return msgspec.structs.replace(
         row, id=f"{row.id}-aa", label=f"A/A: {row.label}", baseline=False, aa_of=row.id
     )

@@ -16,7 +16,7 @@ from finet_deploy.devices.base import Device
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import sha256_file
 
-__all__ = ["Progress", "VisitDone", "resume_bench", "run_bench"]
+__all__ = ["Progress", "VisitDone", "resume_bench", "run_bench", "run_job"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class VisitDone:
 
 
 Progress = Callable[[VisitDone], None]
+GoOn = Callable[[Visit], bool]
 
 
 def run_bench(
@@ -67,19 +68,37 @@ def run_bench(
         runner=device.runner,
         supported=device.runtimes,
     )
+    return run_job(job, out, device=device, resume=resume, progress=progress)
+
+
+def run_job(
+    job: Job,
+    out: Path,
+    *,
+    device: Device,
+    resume: bool = False,
+    progress: Progress | None = None,
+    go_on: GoOn | None = None,
+) -> Run:
+    """Run `job` on `device` into the run folder `out`. go_on: asked before each visit; False ends the run there.
+
+    With `resume`, see `run_bench`. A run that was ended early has missing visits and can be resumed.
+    """
     if resume and out.exists():
         changed = differences(read_job(out), job)
         if changed:
             listed = ", ".join(changed[:5]) + (f" and {len(changed) - 5} more" if len(changed) > 5 else "")
             do = "resume with the options it was started with, or choose another folder"
             raise UsageError(f"the run in this folder is another one: {listed} differ", where=str(out), do=do)
-        return _execute(out, device, progress)
-    create_run(out, job)
-    return _execute(out, device, progress)
+    else:
+        create_run(out, job)
+    return _execute(out, device, progress, go_on)
 
 
-def resume_bench(out: Path, *, device: Device, progress: Progress | None = None) -> Run:
-    """Complete the run in `out` with the job that is in it. A finished run is left as it is."""
+def resume_bench(
+    out: Path, *, device: Device, progress: Progress | None = None, go_on: GoOn | None = None
+) -> Run:
+    """Complete the run in `out` with the job that is in it. A finished run is left as it is. go_on: see `run_job`."""
     job = read_job(out)
     found = device.info()
     if found != job.device:
@@ -97,10 +116,10 @@ def resume_bench(out: Path, *, device: Device, progress: Progress | None = None)
             where=str(out),
             do=f"resume it with --runner {job.runner}",
         )
-    return _execute(out, device, progress)
+    return _execute(out, device, progress, go_on)
 
 
-def _execute(out: Path, device: Device, progress: Progress | None) -> Run:
+def _execute(out: Path, device: Device, progress: Progress | None, go_on: GoOn | None = None) -> Run:
     with RecordLog.open(out) as log:
         run = read_run(out)
         missing = run.missing
@@ -115,6 +134,8 @@ def _execute(out: Path, device: Device, progress: Progress | None) -> Run:
         total = len(run.job.visits)
         for done, index in enumerate(missing, start=total - len(missing) + 1):
             visit = run.job.visits[index]
+            if go_on is not None and not go_on(visit):
+                break
             records = device.run_visit(visit_request(run.job, visit, out))
             log.append(records)
             if progress is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -24,7 +24,15 @@ from finet_deploy.bench.validity import visit_problem
 
 R = TypeVar("R", bound=Record)
 
-__all__ = ["Comparison", "InvalidVisit", "RowSummary", "comparison_key", "fusion_label", "summarise"]
+__all__ = [
+    "Comparison",
+    "InvalidVisit",
+    "RowSummary",
+    "comparison_key",
+    "fusion_label",
+    "judge_rows",
+    "summarise",
+]
 
 
 class InvalidVisit(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +113,13 @@ def summarise(run: Run) -> tuple[Comparison, ...]:
     return tuple(_compare(run, key, rows) for key, rows in groups.items())
 
 
-def _compare(run: Run, key: tuple[str, int, str, tuple[int, ...], str], rows: list[Row]) -> Comparison:
+def judge_rows(
+    run: Run, rows: Sequence[Row]
+) -> tuple[tuple[RowSummary, ...], RowSummary | None, float | None]:
+    """Figures of `rows`, those of their A/A row, and the noise floor that it gives: ratios to the baseline among them.
+
+    That rows may share a table is the caller's to see to.
+    """
     visits = {row.id: _RowVisits(run, row) for row in rows}
     rates = {row.id: visits[row.id].rates(run.job.settings) for row in rows}
     baseline = next((row for row in rows if row.baseline), None)
@@ -118,7 +132,13 @@ def _compare(run: Run, key: tuple[str, int, str, tuple[int, ...], str], rows: li
         judged: Verdict = "baseline" if row is baseline and ratio else verdict(ratio, floor)
         return visits[row.id].summary(rates[row.id], ratio, judged)
 
-    versions = {load.runtime_version for v in visits.values() for load in v.all(Load)}
+    aa = visits[same.id].summary(rates[same.id], aa_ratio, "not distinguishable") if same else None
+    return tuple(summary(row) for row in rows if row.aa_of is None), aa, floor
+
+
+def _compare(run: Run, key: tuple[str, int, str, tuple[int, ...], str], rows: list[Row]) -> Comparison:
+    judged, aa, floor = judge_rows(run, rows)
+    versions = {load.runtime_version for row in rows for load in _RowVisits(run, row).all(Load)}
     runtime, threads, precision, input_shape, fusion = key
     return Comparison(
         runtime=runtime,
@@ -127,8 +147,8 @@ def _compare(run: Run, key: tuple[str, int, str, tuple[int, ...], str], rows: li
         threads=threads,
         input_shape=input_shape,
         fusion=fusion,
-        rows=tuple(summary(row) for row in rows if row.aa_of is None),
-        aa=visits[same.id].summary(rates[same.id], aa_ratio, "not distinguishable") if same else None,
+        rows=judged,
+        aa=aa,
         noise_floor=floor,
     )
 

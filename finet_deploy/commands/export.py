@@ -97,7 +97,7 @@ def command(
     parse_passes(passes, ())
     check_core(core)
     loaded = load_source(source, options, console)
-    calibration = _calibration(calibrate, loaded, options, console) if int8 else None
+    calibration = calibration_for(calibrate, loaded, options, console) if int8 else None
     with console.progress("export", total=2 * len(wanted) + 4 + int8) as step:
         bundle = export(
             loaded.model,
@@ -129,7 +129,7 @@ def _refuse_misplaced(dtype: str, calibrate: str | None, min_sqnr: float | None)
         raise UsageError("--min-sqnr is for int8 and fp16", do="add --dtype int8, or leave it out")
 
 
-def _calibration(
+def calibration_for(
     calibrate: str | None, loaded: Source, options: ModelOptions, console: Console
 ) -> Calibration:
     """The images given; else those of --images; else the package's photographs, which is said."""

@@ -16,7 +16,7 @@ from finet_deploy.bench.protocol import Reading
 from finet_deploy.devices.phone_state import Core
 from finet_deploy.errors import UsageError
 
-__all__ = ["big_cores", "choose_cores", "describe_cores", "hex_mask"]
+__all__ = ["big_cores", "choose_cores", "core_kinds", "describe_cores", "hex_mask"]
 
 CAPACITY_SHARE = 0.5
 ARM, QUALCOMM = 0x41, 0x51
@@ -44,6 +44,13 @@ def big_cores(cores: Sequence[Core]) -> tuple[tuple[int, ...], str]:
             index for index, value in clocks.items() if value > slowest
         ), f"faster than {slowest:g} MHz"
     return tuple(core.index for core in cores), "all cores: nothing tells them apart"
+
+
+def core_kinds(cores: Sequence[Core]) -> dict[str, tuple[int, ...]]:
+    """`big` and `little` -> the cores of that kind that are online; empty where all of them are of one kind."""
+    big = big_cores(cores)[0]
+    little = tuple(core.index for core in cores if core.online and core.index not in big)
+    return {"big": big, "little": little} if big and little else {}
 
 
 def choose_cores(cores: Sequence[Core], threads: int) -> tuple[int, ...]:

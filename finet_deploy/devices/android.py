@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from finet_deploy.bench.protocol import (
     VisitRequest,
 )
 from finet_deploy.devices.adb.errors import PhoneError, visible
-from finet_deploy.devices.affinity import big_cores, choose_cores
+from finet_deploy.devices.affinity import big_cores, choose_cores, core_kinds
 from finet_deploy.devices.bring import bring, target_of
 from finet_deploy.devices.equivalence import Equivalence
 from finet_deploy.devices.patience import Patience, persist
@@ -85,6 +85,7 @@ class AndroidDevice:
         self._folder_here: Path | None = None
         self._visits: VisitRunner | None = None
         self._said: set[str] = set()
+        self._bound: dict[str, str] = {}
         self.visits: list[PhoneVisit] = []
         self.equivalence: dict[str, Equivalence] = {}
 
@@ -127,6 +128,14 @@ class AndroidDevice:
     def default_threads(self) -> int:
         """As many as there are big cores."""
         return max(1, len(big_cores(self._cores)[0]))
+
+    def core_kinds(self) -> dict[str, tuple[int, ...]]:
+        """`big` and `little` -> cores; empty where there is one kind, or visits cannot be pinned."""
+        return core_kinds(self._cores) if self._pinned else {}
+
+    def bind(self, kinds: Mapping[str, str]) -> None:
+        """From now on the visits of these rows (their ids) run on cores of a kind, not on the fastest ones."""
+        self._bound = dict(kinds)
 
     def prepare(self, rows: Sequence[Row], folder: Path) -> None:
         """Lock the phone, end what an earlier run left there, push what is missing, and prove each file's outputs.
@@ -172,7 +181,7 @@ class AndroidDevice:
             self._record(PhoneProof(row=row.id, equivalence=known[key]))
 
     def _prove_row(self, visits: VisitRunner, row: Row, folder: Path) -> Equivalence:
-        return prove(visits, row, folder, self._pin(row.threads))
+        return prove(visits, row, folder, self._pin(row.threads, self._bound.get(row.id)))
 
     def run_visit(self, request: VisitRequest) -> list[Record]:
         """One visit on the phone at rest; once more when it was spoiled. See `devices.base.Device`."""
@@ -207,7 +216,7 @@ class AndroidDevice:
         repeated: tuple[str, ...],
     ) -> tuple[list[Record], PhoneVisit]:
         """One run of a visit, and what is known of it beside its records."""
-        pinned = self._pin(request.row.threads)
+        pinned = self._pin(request.row.threads, self._bound.get(request.row.id))
         watch = self._watch(pinned, request.row.threads)
         name = f"round {request.visit.round + 1} of {request.row.label}"
         outcome = visits.run(on_phone(request, self._folder), pinned, watch, name=name)
@@ -238,12 +247,15 @@ class AndroidDevice:
     def _cores(self) -> tuple[Core, ...]:
         return self.facts.cores.value or (Core(index=0, online=True),)
 
-    def _pin(self, threads: int) -> Pin:
+    def _pin(self, threads: int, kind: str | None = None) -> Pin:
         if not self._pinned:
             return Pin(cores=(), mask=Reading(reason="not asked for"))
         if self.facts.cores.value is None:
             return Pin(cores=(), mask=Reading(reason=f"cores are not known: {self.facts.cores.reason}"))
-        found = pin(self._connection, choose_cores(self._cores, threads), self._patience)
+        cores = (
+            self._cores if kind is None else [c for c in self._cores if c.index in self.core_kinds()[kind]]
+        )
+        found = pin(self._connection, choose_cores(cores, threads), self._patience)
         if found.mask.value is None:
             self._say_once(f"runs unpinned: {found.mask.reason}")
         return found

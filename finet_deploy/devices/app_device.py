@@ -140,7 +140,11 @@ class AppDevice(AndroidDevice):
         _, rest = self._gate.wait(self._hold.awake_state, new_round=False)
         rest.check(self._connection.name)
 
-    def _pin(self, threads: int) -> Pin:
+    def core_kinds(self) -> dict[str, tuple[int, ...]]:
+        """None to choose from: an app cannot be pinned."""
+        return {}
+
+    def _pin(self, threads: int, kind: str | None = None) -> Pin:
         return Pin(cores=(), mask=Reading(reason=UNPINNED if self._pinned else "not asked for"))
 
     def _watch(self, pinned: Pin, threads: int) -> Watch:

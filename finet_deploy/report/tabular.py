@@ -11,7 +11,7 @@ from finet_deploy.bench.records import Run
 from finet_deploy.bench.statistics import Estimate
 from finet_deploy.bench.summary import Comparison, RowSummary, fusion_label, summarise
 
-__all__ = ["render_csv"]
+__all__ = ["csv_cell", "render_csv"]
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n")
 
@@ -28,7 +28,7 @@ def render_csv(runs: Sequence[Run]) -> str:
     if records:
         writer = csv.DictWriter(stream, fieldnames=list(records[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({name: _cell(value) for name, value in record.items()} for record in records)
+        writer.writerows({name: csv_cell(value) for name, value in record.items()} for record in records)
     return stream.getvalue()
 
 
@@ -79,7 +79,7 @@ def _estimate(name: str, estimate: Estimate | None) -> dict[str, float | None]:
     return {name: value, f"{name}_low": low, f"{name}_high": high}
 
 
-def _cell(value: Any) -> Any:
+def csv_cell(value: Any) -> Any:
     """Text that a spreadsheet would run as a formula gets an apostrophe in front."""
     if isinstance(value, str):
         text = "".join(char if char.isprintable() else " " for char in value)

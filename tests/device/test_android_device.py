@@ -62,6 +62,17 @@ def test_a_visit_counts_and_carries_the_phones_state(ready):
     assert visit.rest.at_rest
 
 
+def test_a_row_that_is_bound_to_a_kind_runs_on_those_cores_and_the_others_where_they_ran(ready):
+    device, _, rows = ready
+    kinds = device.core_kinds()
+    assert kinds == {"big": (BIG,), "little": tuple(cpu for cpu in CPUS if cpu != BIG)}
+    device.bind({rows[1].id: "little"})
+    for row, kind in ((rows[0], "big"), (rows[1], "little")):
+        records = device.run_visit(request_of(row, index=3))
+        assert problem(records, row) is None
+        assert set(records[0].affinity_cpus.value) <= set(kinds[kind])
+
+
 def test_the_phone_is_described_from_its_properties(ready):
     info = ready[0].info()
     assert isinstance(info, DeviceInfo)

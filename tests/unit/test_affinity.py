@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finet_deploy.devices.affinity import big_cores, choose_cores, describe_cores, hex_mask
+from finet_deploy.devices.affinity import big_cores, choose_cores, core_kinds, describe_cores, hex_mask
 from finet_deploy.devices.phone_state import Core
 from finet_deploy.errors import UsageError
 
@@ -34,6 +35,15 @@ PHONES = [
     (SNAPDRAGON_710, (6, 7)),
     (ONE_KIND, tuple(range(8))),
 ]
+
+
+@pytest.mark.parametrize(("groups", "big"), PHONES)
+def test_kinds_part_the_cores_that_are_online_and_one_kind_is_none(groups, big):
+    found = core_kinds(cores(*groups))
+    every = {core.index for core in cores(*groups)}
+    assert found == ({} if set(big) == every else {"big": big, "little": tuple(sorted(every - set(big)))})
+    some = [msgspec.structs.replace(core, online=core.index != 0) for core in cores(*groups)]
+    assert 0 not in core_kinds(some).get("little", ())
 
 
 @pytest.mark.parametrize(("groups", "expected"), [*PHONES, (TWO_KINDS_OF_BIG, tuple(range(8)))])

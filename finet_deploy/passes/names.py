@@ -22,7 +22,10 @@ PASS_NAMES = {
     "pad-channels": "adds zero channels where they fill the core's tiles and pay",
     "split-pixels": "cuts pointwise convolutions where the core's tiles would compute pixels in vain",
 }
-# What was counted to help there: the rest is about XNNPACK's delegates and tiles.
+# Counted for ONNX Runtime on ShuffleNetV2 x1.5 (ARM instructions, an emulated A76): `channel-shuffle` takes
+# 2.19 M off 136.94 M; `split-to-slices` costs 0.01 M, and is what the shuffle is read through; `pooling` gains less
+# than 0.01 M and is off. What folds or removes puts nothing in the place of what it takes out. The others are
+# spelled or sized for XNNPACK's delegates and tiles: nobody has counted a gain from them here, so they are off.
 _ONNX = (
     "fold-constants",
     "remove-idle",

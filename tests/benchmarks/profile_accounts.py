@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -72,7 +73,7 @@ def shares_of(data: bytes, runtime: str) -> list[float]:
     return shares
 
 
-def node_spans(profile: dict) -> dict[int, float]:
+def node_spans(profile: dict[str, Any]) -> dict[int, float]:
     """Begin of a call -> ns that ONNX Runtime gives for all its nodes together, its profiler's work included."""
     nodes = {i for i, kind in enumerate(profile["kinds"]) if kind["name"].endswith(KERNEL_TIME)}
     runs = sorted(

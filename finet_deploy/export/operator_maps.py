@@ -116,7 +116,7 @@ def _add(
 
 
 def _rounding(node: Any, kind: str = "quantize_per") -> bool:
-    return node.op == "call_function" and kind in str(node.target)
+    return str(node.op) == "call_function" and kind in str(node.target)
 
 
 def _operator(target: Any) -> str:

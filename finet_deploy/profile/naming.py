@@ -44,10 +44,7 @@ SIZES = {
     "float32": 4,
     "int32": 4,
 }
-SKIP, UNUSUAL = (
-    1.0,
-    0.5,
-)  # costs: of a node that left no operator, of one that left another number than it does
+SKIP = 1.0  # cost of a node that left no operator
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,8 @@ def _entry(known: PteOperators, kind: str, handle: int) -> NodeEntry | None:
 def align(nodes: Sequence[str], operators: Sequence[str]) -> list[int] | None:
     """For each operator, in order, the node that it came from; None when they do not fit.
 
-    XNNPACK keeps the order, fuses activations into what is before them, and makes several operators of some nodes. Of
-    all ways the one with the fewest nodes fused is taken.
+    XNNPACK keeps the order and fuses activations into what is before them. Of all ways the one with the fewest nodes
+    fused is taken.
     """
     best: list[list[float]] = [[math.inf] * (len(operators) + 1) for _ in range(len(nodes) + 1)]
     step: dict[tuple[int, int], tuple[int, int]] = {}
@@ -124,11 +121,8 @@ def align(nodes: Sequence[str], operators: Sequence[str]) -> list[int] | None:
             if not n:
                 continue
             offer((n, o), best[n - 1][o] + SKIP, (n - 1, o))
-            usual = _leaves(nodes[n - 1])
-            for left in range(1, min(usual, o) + 1):
-                if all(_becomes(nodes[n - 1], name) for name in operators[o - left : o]):
-                    cost = 0.0 if left == usual else UNUSUAL
-                    offer((n, o), best[n - 1][o - left] + cost, (n - 1, o - left))
+            if o and _becomes(nodes[n - 1], operators[o - 1]):
+                offer((n, o), best[n - 1][o - 1], (n - 1, o - 1))
     at = (len(nodes), len(operators))
     if math.isinf(best[at[0]][at[1]]):
         return None
@@ -138,12 +132,6 @@ def align(nodes: Sequence[str], operators: Sequence[str]) -> list[int] | None:
         matches += [at[0] - 1] * (at[1] - origin[1])
         at = origin
     return matches[::-1]
-
-
-def _leaves(node: str) -> int:
-    """How many operators XNNPACK makes of a node: a copy for each tensor that is put together, else one."""
-    found = re.fullmatch(r"XNNConcatenate(\d+)", node)
-    return int(found[1]) if found else 1
 
 
 def _becomes(node: str, operator: str) -> bool:

@@ -7,6 +7,7 @@ readings, found by their place in the sequence and checked against what the runt
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -21,6 +22,7 @@ SCHEMA_VERSION = 1
 SECOND = 1_000_000_000
 STREAM_BEGIN, STREAM_END = -1, -2  # android_app/native/src/clock.h
 EXECUTE, DELEGATE, KERNEL = "Method::execute", "DELEGATE_CALL", "OPERATOR_CALL"
+COPY = "Copy"
 NATIVE_CALL = "native_call_"
 INPUTS = "ExecuTorch: takes the input, before its method starts"
 SET_UP = "XNNPACK: shapes and pointers, before its first operator"
@@ -178,12 +180,9 @@ def _executorch(
         elif kind.name == DELEGATE:
             # XNNPACK reads the clock when it starts, and when each operator has ended; nobody does after that.
             within = [reading.ns for reading in readings if span.begin < reading.ns < span.end]
-            edges = within[-len(told) - 1 :]
-            if not told or len(edges) != len(told) + 1:
-                raise _Unplaced
+            edges = _edges(within, [(one.end - one.begin) // 1000 for one in told], _copies(profile, told))
             operators.append(Operator("", SET_UP, "runtime", kind.instruction, {}))
             bounds.append((span.begin, edges[0]))
-            _check_lengths(edges, [(one.end - one.begin) // 1000 for one in told])
             for i, one in enumerate(told):
                 name = profile.kinds[one.kind].name
                 operators.append(
@@ -194,14 +193,43 @@ def _executorch(
     return tuple(operators), tuple(bounds)
 
 
-def _check_lengths(readings: Sequence[int], lengths_us: Sequence[int]) -> None:
-    """Neighbours are as far apart as XNNPACK told.
+def _copies(profile: _Profile, told: Sequence[_Span]) -> list[bool]:
+    return [profile.kinds[one.kind].name.startswith(COPY) for one in told]
 
-    It works out seconds and nanoseconds apart: across a whole second its lengths are wrong, and not compared.
+
+def _edges(readings: Sequence[int], lengths_us: Sequence[int], copies: Sequence[bool]) -> list[int]:
+    """Where operators begin and end: the last readings, one more than there are operators, as far apart as was told.
+
+    XNNPACK tells of putting n tensors together as one operator, and reads the clock after each tensor: then what was
+    told is the sum. It works out seconds and nanoseconds apart: across a whole second its lengths are wrong, and not
+    compared.
     """
-    for begin, end, length in zip(readings, readings[1:], lengths_us):
-        if begin // SECOND == end // SECOND and (end - begin) // 1000 != length:
-            raise _Unplaced
+    count = len(lengths_us)
+    # At [n] tells of the last n operators: by the reading at which they begin, how many the first of them takes.
+    taken: list[dict[int, int]] = [{len(readings) - 1: 0}]
+    for i in reversed(range(count)):
+        begins: dict[int, int] = {}
+        for end in taken[-1]:
+            for steps in (2, 1, 3, 4) if copies[i] else (1,):
+                if end >= steps and _fits(readings[end - steps : end + 1], lengths_us[i]):
+                    begins.setdefault(end - steps, steps)
+        taken.append(begins)
+    if not count or not taken[-1]:
+        raise _Unplaced
+    at = max(taken[-1])
+    edges = [readings[at]]
+    for n in reversed(range(1, count + 1)):
+        at += taken[n][at]
+        edges.append(readings[at])
+    return edges
+
+
+def _fits(readings: Sequence[int], length_us: int) -> bool:
+    pairs = list(itertools.pairwise(readings))
+    return (
+        any(begin // SECOND != end // SECOND for begin, end in pairs)
+        or sum((end - begin) // 1000 for begin, end in pairs) == length_us
+    )
 
 
 def _onnxruntime(

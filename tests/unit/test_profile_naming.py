@@ -22,7 +22,7 @@ BECOMES = {
     "XNNStaticTranspose": ["Transpose (ND, X32)"],
     "XNNMaxPooling2d": ["Max Pooling (NHWC, F32)"],
     "XNNGlobalAvgPooling2d": ["Mean (ND) Reduce2"],
-    "XNNConcatenate2": ["Copy (NC, X32)", "Copy (NC, X32)"],
+    "XNNConcatenate2": ["Copy (NC, X32)"],
     "XNNStaticReshape": ["Static Reshape (NC)"],
     "XNNClamp": [],
 }

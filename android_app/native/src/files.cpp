@@ -9,6 +9,11 @@
 #include <cstring>
 
 namespace finet {
+namespace {
+
+constexpr std::size_t kPiece = 1 << 16;
+
+}  // namespace
 
 std::string system_error(const std::string& path) { return std::string(std::strerror(errno)) + ": " + path; }
 
@@ -44,10 +49,16 @@ void File::read_at(std::uint64_t offset, void* to, std::size_t count) {
 
 std::string read_bounded(const std::string& path, std::size_t max_bytes) {
   File file(path);
-  std::string data(max_bytes + 1, '\0');
-  data.resize(file.read(data.data(), data.size()));
-  if (data.size() > max_bytes) {
-    throw Problem("file is larger than " + std::to_string(max_bytes) + " bytes: " + path);
+  // Piece by piece: a limit is no size, and memory that is only touched counts as used.
+  std::string data;
+  for (std::size_t count = kPiece; count == kPiece;) {
+    const std::size_t before = data.size();
+    data.resize(before + kPiece);
+    count = file.read(data.data() + before, kPiece);
+    data.resize(before + count);
+    if (data.size() > max_bytes) {
+      throw Problem("file is larger than " + std::to_string(max_bytes) + " bytes: " + path);
+    }
   }
   return data;
 }

@@ -16,7 +16,7 @@
 namespace finet {
 namespace {
 
-constexpr std::size_t kMaxProfile = 1 << 30;
+constexpr std::size_t kMaxProfile = 256u << 20;
 
 const OrtApiBase* base = nullptr;
 const OrtApi* api = nullptr;
@@ -100,7 +100,7 @@ class OnnxruntimeSession final : public Session {
     const std::string text = read_bounded(file, kMaxProfile);
     std::remove(file);
     const Json events = Json::parse(text, nullptr, /*allow_exceptions=*/false);
-    if (!events.is_array()) throw Problem("onnxruntime's profile is not a JSON array");
+    if (!events.is_array()) throw Problem("onnxruntime's profile is cut off: make room for temporary files");
     for (const Json& event : events) add_event(event);
   }
 

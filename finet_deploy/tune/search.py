@@ -14,7 +14,7 @@ from finet_deploy.export import Bundle, read_bundle
 from finet_deploy.export.request import PRECISIONS
 from finet_deploy.files import resolve_inside
 from finet_deploy.runtimes import FORMATS
-from finet_deploy.tune.budget import Budget
+from finet_deploy.tune.budget import Budget, format_seconds
 from finet_deploy.tune.build import Network, build_all, exporter
 from finet_deploy.tune.count import count_all
 from finet_deploy.tune.folder import Plan, Workplace
@@ -191,6 +191,11 @@ def _search(
             RungReport(entrants=rung.entrants, rounds=rung.rounds, kept=kept) for rung, kept in halved.rungs
         )
         notes = _cut_notes(race, halved.why_not)
+    if budget.used > budget.seconds:
+        over = format_seconds(budget.used - budget.seconds)
+        notes.append(
+            f"The budget was exceeded by {over}: an export or a visit that is under way is not cut short."
+        )
     return TuneResult(
         tool_version=__version__,
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),

@@ -13,8 +13,7 @@ from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.export import Bundle, read_bundle
 from finet_deploy.export.request import PRECISIONS
 from finet_deploy.files import resolve_inside
-from finet_deploy.runtimes import FORMATS
-from finet_deploy.tune.budget import Budget
+from finet_deploy.tune.budget import Budget, format_seconds
 from finet_deploy.tune.build import Network, build_all, exporter
 from finet_deploy.tune.count import count_all
 from finet_deploy.tune.folder import Plan, Workplace
@@ -182,15 +181,15 @@ def _search(
         judged, uncounted = _count(candidates, bundles, place, work, budget, steps)
         left_out += uncounted
     else:
-        place.bind(candidates)
         race = Race(place.device, work.rungs, bundles, candidates, budget, steps)
-        names = [candidate.id for candidate in candidates[1:]]
-        halved = halve(names, race.measure, visits_left=race.visits_left, recorded=race.recorded)
-        judged, floor = judge_race(candidates, race, halved), race.noise_floor
-        rungs = tuple(
-            RungReport(entrants=rung.entrants, rounds=rung.rounds, kept=kept) for rung, kept in halved.rungs
+        place.bind(candidates)
+        judged, rungs, notes = _run(race, candidates)
+        floor = race.noise_floor
+    if budget.used > budget.seconds:
+        over = format_seconds(budget.used - budget.seconds)
+        notes.append(
+            f"The budget was exceeded by {over}: an export or a visit that is under way is not cut short."
         )
-        notes = _cut_notes(race, halved.why_not)
     return TuneResult(
         tool_version=__version__,
         created_utc=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -211,6 +210,15 @@ def _search(
         left_out=tuple(left_out),
         notes=tuple(notes),
     )
+
+
+def _run(race: Race, candidates: Sequence[Candidate]) -> tuple[Judged, tuple[RungReport, ...], list[str]]:
+    names = [candidate.id for candidate in candidates[1:]]
+    halved = halve(names, race.measure, visits_left=race.visits_left, recorded=race.recorded)
+    rungs = tuple(
+        RungReport(entrants=rung.entrants, rounds=rung.rounds, kept=kept) for rung, kept in halved.rungs
+    )
+    return judge_race(candidates, race, halved), rungs, _cut_notes(race, halved.why_not)
 
 
 def _count(
@@ -241,8 +249,3 @@ def _cut_notes(race: Race, why_not: Mapping[str, str]) -> list[str]:
         if dropped:
             notes.append(f"{dropped} candidate{'' if dropped == 1 else 's'} dropped for {reason}.")
     return notes
-
-
-def default_formats(available: Mapping[str, str | None]) -> tuple[str, ...]:
-    """The formats to search when nobody names runtimes: those with int8 files whose runtime is installed."""
-    return tuple(fmt for fmt in PRECISIONS["int8"] if available[FORMATS[fmt]] is not None)

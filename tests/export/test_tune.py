@@ -219,6 +219,12 @@ def test_visits_that_take_longer_than_expected_cut_rounds_instead_of_the_budget(
     assert device.now[0] <= 150.0  # a first visit that takes longer than anybody knew
     assert result.winner.default
     assert result.notes
+    device = PretendDevice(int8_twice_as_fast, seconds=150.0)
+    result = search(device, 100.0, "c")
+    assert (
+        "The budget was exceeded by 50 s: an export or a visit that is under way is not cut short."
+        in result.notes
+    )
 
 
 def test_a_candidate_that_dies_is_out_and_the_others_go_on(search):

@@ -13,11 +13,14 @@ from finet_deploy.app.pack import Entry, pack
 from finet_deploy.app.tools import android_build_tools, require, run
 from finet_deploy.errors import FinetDeployError
 
-__all__ = ["MIN_SDK", "class_jar", "compile_java", "dex", "library_jar", "shrink", "zip_entries"]
+__all__ = ["BRIEF", "MIN_SDK", "class_jar", "compile_java", "dex", "library_jar", "shrink", "zip_entries"]
 
 MIN_SDK = 26
 JAVA_RELEASE = "8"
 HEAP = "-Xmx2g"
+# These programs run for seconds: what the second of the two compilers in Java, and a collector with threads, bring
+# comes too late for them, and takes as much processor time again.
+BRIEF = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 
 
 def compile_java(sources: Sequence[Path], classpath: Sequence[Path], out: Path) -> None:
@@ -25,6 +28,7 @@ def compile_java(sources: Sequence[Path], classpath: Sequence[Path], out: Path) 
     out.mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [
         require("javac"),
+        *(f"-J{option}" for option in BRIEF),
         "--release",
         JAVA_RELEASE,
         "-encoding",
@@ -80,6 +84,7 @@ def shrink(
     config.write_text("\n".join(options) + "\n")
     command = [
         require("java"),
+        *BRIEF,
         HEAP,
         "-cp",
         os.pathsep.join(map(str, tool)),
@@ -112,8 +117,8 @@ def dex(classes: Mapping[str, bytes], platform: Path, dx: Path, scratch: Path) -
         command: list[str | Path] = [d8, "--release", "--min-api", str(MIN_SDK), "--lib", platform]
         command += ["--output", out, jar]
     else:
-        command = [require("java"), HEAP, "-cp", dx, "com.android.dx.command.Main", "--dex", "--multi-dex"]
-        command += [f"--min-sdk-version={MIN_SDK}", f"--output={out}", jar]
+        command = [require("java"), *BRIEF, HEAP, "-cp", dx, "com.android.dx.command.Main"]
+        command += ["--dex", "--multi-dex", f"--min-sdk-version={MIN_SDK}", f"--output={out}", jar]
     run(command, "make classes.dex")
     found = {path.name: path.read_bytes() for path in out.glob("classes*.dex")}
     if not found:

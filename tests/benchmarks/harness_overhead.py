@@ -21,6 +21,7 @@ from typing import Any
 
 from finet_deploy.bench.golden import GoldenFile
 from finet_deploy.bench.statistics import median_estimate
+from finet_deploy.cli import run
 from finet_deploy.devices.worker import timing_loop
 from finet_deploy.export import read_bundle
 from finet_deploy.runtimes import open_session
@@ -63,14 +64,9 @@ def overheads_percent(call: Callable[[], Any], pairs: int, runs: int) -> list[fl
 
 def export_default(folder: Path, fmt: str) -> Path:
     """The smallest network of the paper, so that the harness weighs as much as it ever will."""
-    from finet_deploy.export import export
-    from finet_deploy.images import default_images, preprocessing_for
-    from finet_deploy.untrained import prepare_untrained
-    from finet_deploy.zoo import create_model
-
-    model = create_model("finet_small", num_groups=4, seed=0)
-    prepare_untrained(model, default_images(24, preprocessing_for(model.model_config, model)))
-    export(model, folder / "finet_small", formats=(fmt,))
+    words = f"export finet_small --num-groups 4 --formats {fmt} -q -o".split()
+    if run([*words, str(folder / "finet_small")]) != 0:
+        raise SystemExit(2)
     return folder / "finet_small"
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from finet_deploy.app.build import compile_app
+from finet_deploy.app.java import BRIEF, zip_entries
 from finet_deploy.app.libraries import libraries
 from finet_deploy.app.parts import Archive
 from finet_deploy.app.resources import aapt2_program, link_resources
@@ -36,8 +37,6 @@ def fetch() -> Path:
             [require("mvn"), "-B", "-q", "-f", POM, COPY, f"-DoutputDirectory={scratch}"], "fetch Robolectric"
         )
         for aar in scratch.glob("*.aar"):
-            from finet_deploy.app.java import zip_entries
-
             aar.with_suffix(".jar").write_bytes(zip_entries(aar.read_bytes())["classes.jar"])
             aar.unlink()
         replace_directory(scratch, folder())
@@ -62,7 +61,17 @@ def run_tests(files: dict[str, Path], scratch: Path) -> subprocess.CompletedProc
     libs = [jar for jar in sorted(folder().glob("*.jar")) if not jar.name.startswith(FRAMEWORK)]
     code = sorted((sources / "app/src/test/java").rglob("*.java"))
     path = os.pathsep.join(map(str, [*jars, *libs]))
-    command = [require("javac"), "-nowarn", "-cp", f"{path}{os.pathsep}{platform}", "-d", tests, *code]
+    brief = [f"-J{option}" for option in BRIEF]
+    command = [
+        require("javac"),
+        *brief,
+        "-nowarn",
+        "-cp",
+        f"{path}{os.pathsep}{platform}",
+        "-d",
+        tests,
+        *code,
+    ]
     run(command, "compile the app's tests")
     tests_only = [
         item.relative_to(sources / "app/src/test/java") for item in code if item.stem.endswith("Test")
@@ -71,6 +80,7 @@ def run_tests(files: dict[str, Path], scratch: Path) -> subprocess.CompletedProc
     opened = [f"--add-opens=java.base/java.{name}=ALL-UNNAMED" for name in ("io", "lang", "util")]
     command = [
         "java",
+        *BRIEF,
         "-Xmx2g",
         *opened,
         "-Drobolectric.offline=true",

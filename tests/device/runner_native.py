@@ -17,6 +17,9 @@ from finet_deploy.bench.plan import BenchRow, build_job, visit_request
 from finet_deploy.bench.protocol import Record, Settings, VisitRequest
 from finet_deploy.bench.records import decode_lines
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.export import read_bundle
+from finet_deploy.export.bundle import MANIFEST_FILE as BUNDLE_MANIFEST
+from finet_deploy.export.schema import encode_manifest
 from finet_deploy.files import sha256_file
 from finet_deploy.runner import host_target, runner_command, runner_folder
 from tests.bench_fakes import DEVICE, SETTINGS
@@ -66,13 +69,23 @@ def export_tiny(path: Path, *, fuse_model: bool = True, formats: tuple[str, ...]
     return path
 
 
-def shared_tiny(
-    tmp_path_factory: pytest.TempPathFactory, *, formats: tuple[str, ...] = ("pte", "onnx")
-) -> Path:
-    """That network, fused, exported once for all tests that want it in these formats."""
-    with shared_folder(tmp_path_factory, "tiny-" + "-".join(formats)) as folder:
+def shared_tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """That network, fused, exported once for all tests in all three formats: an export costs ten seconds and more."""
+    with shared_folder(tmp_path_factory, "tiny") as folder:
         path = folder / "tiny"
-        return path if path.is_dir() else export_tiny(path, formats=formats)
+        return path if path.is_dir() else export_tiny(path, formats=("pte", "onnx", "ptl"))
+
+
+def with_formats(bundle: Path, target: Path, formats: tuple[str, ...]) -> Path:
+    """The same bundle with files of these formats alone."""
+    whole = read_bundle(shutil.copytree(bundle, target))
+    artifacts = whole.manifest.artifacts
+    for fmt in set(artifacts) - set(formats):
+        whole.artifact_path(fmt).unlink()
+    kept = {fmt: artifacts[fmt] for fmt in formats}
+    manifest = msgspec.structs.replace(whole.manifest, artifacts=kept)
+    (target / BUNDLE_MANIFEST).write_bytes(encode_manifest(manifest))
+    return target
 
 
 def requests_for(bundle: Path, *, settings: Settings = ONCE, threads: int = 1) -> dict[str, VisitRequest]:

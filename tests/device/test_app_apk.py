@@ -1,6 +1,7 @@
 """The APK: built twice from fetched libraries, and read back by checks that find what is wrong.
 
-The libraries are fetched beforehand (`finet-deploy app build`); without them, or a tool, the tests are skipped.
+The libraries are fetched beforehand (`finet-deploy app build`); without them, or a tool, the tests are skipped. The APK
+that was built then, where it is of these sources, is one of the two.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from finet_deploy.app.check import Report, check_apk, dex_classes
 from finet_deploy.app.fetch import fetch
 from finet_deploy.app.java import zip_entries
 from finet_deploy.app.libraries import libraries
-from finet_deploy.app.manifest import read_manifest
+from finet_deploy.app.manifest import MANIFEST_FILE, AppManifest, read_manifest
 from finet_deploy.app.pack import PAGE, Entry, pack, stored_offsets
 from finet_deploy.app.resources import link_resources
 from finet_deploy.app.runtimes import read_runtimes
 from finet_deploy.app.sign import debug_key, sign
-from finet_deploy.app.sources import require_sources
+from finet_deploy.app.sources import ABIS, app_key, cached_app, require_sources
 from finet_deploy.app.standin import stand_in_folder
 from finet_deploy.app.tools import DEBIAN
 from finet_deploy.bench.records import VisitResult
@@ -36,9 +37,9 @@ from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import sha256_file
 from finet_deploy.runner.folder import cache_folder
 from finet_deploy.runtimes.android import ANDROID_FILE
-from tests.device.runner_native import export_tiny, requests_for, run_native
+from tests.device.runner_native import requests_for, run_native, shared_tiny
 
-ABIS = ("x86_64",)
+CHANGED_ABI = "x86_64"  # of the APKs that are changed and checked again: an ABI's libraries have 100 MB
 STAND_IN: Path | None = None
 with contextlib.suppress(FinetDeployError):  # of the user's cache; the builds here have one of their own
     STAND_IN = stand_in_folder()
@@ -57,31 +58,39 @@ def files():
 
 
 class Built:
-    """A build of this session: its folder, and what its check was given."""
+    """A build of this session: its folder, the copy that was asked for, and what its check was given."""
 
-    def __init__(self, folder: Path, arguments: dict) -> None:
-        self.manifest = read_manifest(folder)
+    def __init__(self, folder: Path, copy: Path, arguments: dict) -> None:
+        self.folder, self.copy, self.manifest = folder, copy, read_manifest(folder)
         self.apk, self.arguments = folder / self.manifest.apk, arguments
 
     def check(self, scratch: Path, entries: dict[str, Entry], **changes):
         """The problems of another APK of these entries, signed."""
         (scratch / "unsigned.apk").write_bytes(pack(entries))
         sign(scratch / "unsigned.apk", scratch / "changed.apk", debug_key())
+        changes = {"abis": (CHANGED_ABI,), **changes}
         return check_apk(scratch / "changed.apk", **{**self.arguments, **changes}).problems
 
     def entries(self, *, native: bool = True) -> dict[str, Entry]:
-        """native: with the libraries, of 100 MB, which take the most time."""
+        """native: with the libraries of one ABI, which take the most time."""
         data = self.apk.read_bytes()
         stored = stored_offsets(data)
         return {
             name: Entry(content, stored=name in stored)
             for name, content in zip_entries(data).items()
-            if native or not name.startswith("lib/")
+            if not name.startswith("lib/") or (native and name.startswith(f"lib/{CHANGED_ABI}/"))
         }
 
 
+@pytest.fixture(scope="module")
+def earlier() -> AppManifest | None:
+    """Of the APK that was built from these sources before the tests, if there is one; of the user's cache."""
+    folder = cached_app("debug", ABIS, app_key(require_sources(), ABIS))
+    return read_manifest(folder) if (folder / MANIFEST_FILE).is_file() else None
+
+
 @pytest.fixture(scope="module")  # the environment is changed for this file alone
-def built(files, tmp_path_factory):
+def built(files, earlier, tmp_path_factory):
     seen = {}
 
     def remember(apk, **arguments):
@@ -93,25 +102,46 @@ def built(files, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(_cache_with(files, tmp_path_factory.mktemp("cache"))))
         patch.setattr(building, "check_apk", remember)
-        yield Built(build_app(abis=ABIS, progress=lambda step: None), seen)
+        copy = tmp_path_factory.mktemp("copy") / "copy.apk"
+        yield Built(build_app(out=copy, progress=lambda step: None), copy, seen)
 
 
 def _cache_with(files, folder: Path) -> Path:
-    """A cache of its own that holds the fetched libraries."""
-    (folder / "finet-deploy" / "app").mkdir(parents=True)
-    (folder / "finet-deploy" / "app" / "libraries").symlink_to(next(iter(files.values())).parent)
+    """A cache of its own that holds the fetched libraries, and an APK of older sources."""
+    app = folder / "finet-deploy" / "app"
+    (app / f"debug-{'-'.join(ABIS)}.0123456789abcdef").mkdir(parents=True)
+    (app / "libraries").symlink_to(next(iter(files.values())).parent)
     return folder
 
 
-def test_two_builds_give_the_same_bytes_before_they_are_signed(built, tmp_path, monkeypatch):
-    monkeypatch.setattr(building, "check_apk", lambda apk, **arguments: Report((), ()))
-    again = build_app(abis=ABIS, force=True, out=tmp_path / "copy.apk", progress=lambda step: None)
-    manifest = read_manifest(again)
-    assert manifest.unsigned_sha256 == built.manifest.unsigned_sha256
-    assert sha256_file(tmp_path / "copy.apk") == manifest.sha256
-    assert manifest.abis == ABIS
-    assert [path.name for path in again.parent.glob("debug-x86_64.*")] == [again.name]
-    assert set(manifest.runtimes) == {"executorch", "onnxruntime", "torch_mobile"}
+def test_two_builds_give_the_same_bytes_before_they_are_signed(built, earlier, tmp_path, monkeypatch):
+    if earlier is None:  # nobody ran `make apk`
+        monkeypatch.setenv("XDG_CACHE_HOME", str(_cache_with(fetch(libraries(), print), tmp_path)))
+        monkeypatch.setattr(building, "check_apk", lambda apk, **arguments: Report((), ()))
+        earlier = read_manifest(build_app(progress=lambda step: None))
+    assert earlier.unsigned_sha256 == built.manifest.unsigned_sha256
+    assert earlier.sha256 != built.manifest.sha256, "each is signed with the key of its own cache"
+
+
+def test_the_build_is_kept_copied_and_takes_the_place_of_an_older_one(built):
+    assert sha256_file(built.copy) == sha256_file(built.apk) == built.manifest.sha256
+    assert built.manifest.abis == ABIS
+    found = [path.name for path in built.folder.parent.glob(f"debug-{'-'.join(ABIS)}.*")]
+    assert found == [built.folder.name]
+    assert set(built.manifest.runtimes) == {"executorch", "onnxruntime", "torch_mobile"}
+
+
+def test_a_build_that_is_there_is_done_again_only_when_that_is_asked_for(built, monkeypatch):
+    def build(self, folder):
+        raise FinetDeployError("it builds")
+
+    monkeypatch.setattr(building._Build, "run", build)
+    said: list[str] = []
+    assert build_app(progress=said.append) == built.folder
+    assert said == [f"{built.folder}: up to date"]
+    with pytest.raises(FinetDeployError, match="it builds"):
+        build_app(force=True, progress=said.append)
+    assert built.apk.is_file(), "a build that fails leaves the old one"
 
 
 def test_libraries_that_do_not_load_on_16_kib_pages_are_told(built):
@@ -150,7 +180,7 @@ def test_the_telemetry_of_onnx_runtime_is_not_in_the_app(built):
     assert not any("telemetry" in name.lower() for name in names)
 
 
-def test_what_was_dexed_still_does_a_visit(built, tmp_path):
+def test_what_was_dexed_still_does_a_visit(built, tmp_path, tmp_path_factory):
     """The dex files translated back by another program, verified by this machine's Java, doing a visit: shrinker,
     rewritten lambdas, opened members and dexer together have not changed what the code does."""
     if shutil.which("enjarify") is None:
@@ -181,7 +211,7 @@ def test_what_was_dexed_still_does_a_visit(built, tmp_path):
         f"export ORT_DISABLE_TELEMETRY=1\nexec java -Xverify:all -Donnxruntime.native.path={stand_in}/native "
         f'-cp {tmp_path}/main.jar:{tmp_path}/code.jar:{stand_in}/onnxruntime.jar org.finetdeploy.jvm.Main "$@"\n'
     )
-    request = requests_for(export_tiny(tmp_path / "bundle"))["onnxruntime"]
+    request = requests_for(shared_tiny(tmp_path_factory))["onnxruntime"]
     visit = run_native(request, tmp_path / "visit", command=("/bin/sh", str(tmp_path / "run.sh")))
     assert visit.status == 0, visit.stderr
     assert visit_problem(VisitResult(0, tuple(visit.records)), request.row) is None

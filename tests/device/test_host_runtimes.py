@@ -29,7 +29,7 @@ SMALL = msgspec.structs.replace(SETTINGS, rounds=1, visit_timeout_seconds=120.0)
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
     """A small network with two FBN layers, for all three runtimes."""
-    return shared_tiny(tmp_path_factory, formats=("pte", "onnx", "ptl"))
+    return shared_tiny(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -45,7 +45,7 @@ from tests.device.runner_native import (
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
     folder_or_skip()
-    return shared_tiny(tmp_path_factory, formats=("pte", "onnx", "ptl"))
+    return shared_tiny(tmp_path_factory)
 
 
 @pytest.fixture(scope="session")

@@ -406,6 +406,7 @@ def shuffled(y: Tensor, groups: int) -> Tensor:
 
 
 LOOKALIKES: dict[str, tuple[str, Callable[[Any, Tensor], Tensor]]] = {
+    "a ReLU of a sum": ("remove-idle", lambda net, y: F.relu(y + net.conv(y))),
     "a summand with a fifth axis": ("fold-affine", lambda net, y: y + net.five),
     "a convolution that others read too": ("fold-affine", lambda net, y: y * 2 + y),
     "an average in another precision": ("pooling", lambda net, y: y.mean((2, 3), dtype=torch.float32)),

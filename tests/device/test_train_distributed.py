@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -115,8 +116,20 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_image_folder(folder, classes=10, train=84, val=4, size=8))
 
 
-def start(data: str, folder: Path, *torchrun: str) -> subprocess.Popen[str]:
-    command = [sys.executable, *TORCHRUN, *torchrun, "-m", "finet_deploy", *OPTIONS, data, "-o", str(folder)]
+def start(data: str, folder: Path, *torchrun: str, more: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """more: options of the command, beside those of `torchrun`."""
+    command = [
+        sys.executable,
+        *TORCHRUN,
+        *torchrun,
+        "-m",
+        "finet_deploy",
+        *OPTIONS,
+        data,
+        "-o",
+        str(folder),
+        *more,
+    ]
     return subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
     )
@@ -151,23 +164,10 @@ def uninterrupted(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_killed_process_is_restarted_and_the_run_ends_as_if_it_had_not_been(
-    uninterrupted: Path, data: str, tmp_path
-) -> None:
-    folder = tmp_path / "run"
-    process = start(data, folder, "--max-restarts", "1")
-    wait_for_step(folder, 18, process)
-    os.kill(workers_of(process.pid)[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    assert f"{folder}: resumed after step " in err
-    assert_same_run(folder, uninterrupted)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_signal_to_one_process_stops_both_after_the_same_step(
+def test_a_run_whose_processes_are_stopped_then_killed_and_restarted_ends_as_if_nothing_had_been(
     uninterrupted: Path, data: str, tmp_path: Path
 ) -> None:
+    """A signal to one process stops both after the same step; a killed one is started again, and the other with it."""
     folder = tmp_path / "run"
     process = start(data, folder)
     wait_for_step(folder, 3, process)
@@ -177,6 +177,11 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step(
     done = len(rows(folder / "steps.csv"))
     assert f"saved {folder / 'state.pt'}" in err
     assert read_state_file(folder)["/progress/step"] == done < EPOCH  # did not go on to the epoch's end
-    resumed = launch(*TORCHRUN, "-m", "finet_deploy", *OPTIONS, data, "-o", folder, "--resume")
-    assert resumed.returncode == 0, resumed.stderr
+    process = start(data, folder, "--max-restarts", "1", more=["--resume"])
+    wait_for_step(folder, 18, process)
+    os.kill(workers_of(process.pid)[1], signal.SIGKILL)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    assert f"{folder}: resumed after step {done}\n" in err
+    assert len(set(re.findall(rf"{re.escape(str(folder))}: resumed after step (\d+)", err))) == 2, err
     assert_same_run(folder, uninterrupted)

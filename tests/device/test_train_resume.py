@@ -18,14 +18,14 @@ from tests.data_sets import make_image_folder
 from tests.train_runs import assert_same_run, read_state_file, rows
 
 ROOT = Path(__file__).parents[2]
-# 9 steps an epoch, 18 in all; saved after steps 4, 8, 9, 12, 16 and 18. A folder of images: scikit-learn's digits
+# 9 steps an epoch, 36 in all; saved after every epoch and every fourth step. A folder of images: scikit-learn's digits
 # take two seconds to import.
 OPTIONS = [
     "train", "--recipe", "digits", "--image-size", "8", "--resize", "8", "--no-se", "--batch-size", "50",
-    "--epochs", "2", "--lr", "0.02", "--ema-decay", "0.7", "--device", "cpu", "--save-every", "4",
+    "--epochs", "4", "--lr", "0.02", "--ema-decay", "0.7", "--device", "cpu", "--save-every", "4",
     "--dataset", "folder", "--workers", "0", "--data",
 ]  # fmt: skip
-STEPS = 18
+EPOCH, STEPS = 9, 36
 
 
 @pytest.fixture(scope="module")
@@ -58,36 +58,45 @@ def steps_done(folder: Path) -> int:
     return max(0, path.read_text().count("\n") - 1) if path.exists() else 0
 
 
-def test_a_run_killed_at_a_random_step_goes_on_to_the_bit(reference: Path, data: str, tmp_path: Path) -> None:
-    folder, step = tmp_path / "run", random.randrange(1, STEPS - 6)
-    process = subprocess.Popen(
-        command(data, folder), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
-    )
-    while steps_done(folder) < step and process.poll() is None:
-        time.sleep(0.002)
-    time.sleep(random.uniform(0, 0.1))  # anywhere in the step that follows, or in what is written after it
-    process.kill()
-    assert process.wait() == -signal.SIGKILL, f"ended before step {step}"
-    print(f"killed after step {steps_done(folder)}, saved: {read_state_file(folder)['/progress/step']}")
+def test_a_run_that_is_told_to_stop_or_killed_at_a_random_step_goes_on_to_the_bit(
+    reference: Path, data: str, tmp_path: Path
+) -> None:
+    """One run, ended three times: a process takes longer to start than to train."""
+    folder = tmp_path / "run"
+    stop(data, folder, 1, signal.SIGTERM, 143)
+    stop(data, folder, 2, signal.SIGINT, 130, "--resume")
+    kill(data, folder, random.randrange(steps_done(folder) + 1, STEPS - 6))
     assert "resumed after step" in finish(data, folder, "--resume")
     assert_same_run(folder, reference)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_saves_first_and_gives_its_own_status(
-    reference: Path, data: str, tmp_path: Path, number, status: int
-) -> None:
-    folder = tmp_path / "run"
-    found, err = interrupt_when([*OPTIONS, data, "-o", folder], "epoch 1/2", tmp_path, sign=number)
+def stop(data: str, folder: Path, epoch: int, number: signal.Signals, status: int, *more: str) -> None:
+    """A signal after `epoch` saves first and gives its own status; with `--resume` after an earlier one."""
+    before = f"resumed after step {steps_done(folder)}"
+    found, err = interrupt_when(
+        [*OPTIONS, data, "-o", folder, *more], f"epoch {epoch}/4", folder.parent, sign=number
+    )
     assert found == status
     assert "Traceback" not in err
     assert f"saved {folder / 'state.pt'}" in err
     done = steps_done(folder)
-    assert 9 <= done < STEPS
+    assert EPOCH * epoch <= done < STEPS
     assert read_state_file(folder)["/progress/step"] == done
     assert load_checkpoint(folder / "best.safetensors")
-    assert f"resumed after step {done}" in finish(data, folder, "--resume")
-    assert_same_run(folder, reference)
+    assert (before in err) == bool(more)
+
+
+def kill(data: str, folder: Path, step: int) -> None:
+    """The run goes on, and is killed after `step`: anywhere in the next one, or in what is written after it."""
+    process = subprocess.Popen(
+        command(data, folder, "--resume"), cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    )
+    while steps_done(folder) < step and process.poll() is None:
+        time.sleep(0.002)
+    time.sleep(random.uniform(0, 0.1))
+    process.kill()
+    assert process.wait() == -signal.SIGKILL, f"ended before step {step}"
+    print(f"killed after step {steps_done(folder)}, saved: {read_state_file(folder)['/progress/step']}")
 
 
 def test_a_file_size_limit_is_one_readable_error(data: str, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from types import FrameType
 INTERRUPTED, TERMINATED = 130, 143
 # Allocations before Python's collector looks for cycles, and how often it looks at what is older. Its own numbers are
 # for small programs: an export, which keeps millions of objects to its end, spends a third of its time there.
-COLLECTOR = (100_000, 20, 20)
+COLLECTOR = (100_000, 10, 5)
 
 
 class _Terminated(KeyboardInterrupt):

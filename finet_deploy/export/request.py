@@ -94,6 +94,8 @@ def _checked_formats(formats: Sequence[str], dtype: str) -> tuple[str, ...]:
     if isinstance(formats, str) or not formats:
         raise UsageError(f"formats={formats!r} names no format", do=f"give some of {', '.join(FORMATS)}")
     for fmt in formats:
+        if fmt not in FORMATS:
+            raise UsageError(f"unknown format {fmt!r}", do=f"use {', '.join(FORMATS)}")
         if fmt not in PRECISIONS[dtype]:
             raise UsageError(
                 f"no {dtype} file in format {fmt!r}", do=f"give some of {', '.join(PRECISIONS[dtype])}"

@@ -198,6 +198,8 @@ def test_an_unexportable_network_is_one_readable_error(tmp_path: Path) -> None:
             y = self.conv(x).mean((2, 3))
             return y if y.sum() > 0 else -y
 
-    with pytest.raises(FinetDeployError, match=r"cannot export to \.pte"):
+    with pytest.raises(FinetDeployError, match=r"cannot be traced for the deploy passes.*--passes none"):
         export(Branching().eval(), tmp_path / "b", inputs=noise_inputs(16))
+    with pytest.raises(FinetDeployError, match=r"cannot export to \.pte"):
+        export(Branching().eval(), tmp_path / "b", inputs=noise_inputs(16), passes="none")
     assert not list(tmp_path.iterdir())

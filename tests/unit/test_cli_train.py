@@ -72,6 +72,7 @@ GIVEN: dict[str, tuple[list[str], Any]] = {
     "sync_norm": (["--sync-norm"], True),
     "amp": (["--amp", "bf16"], "bf16"),
     "compile": (["--compile"], True),
+    "qat": (["--qat"], True),
     "channels_last": (["--channels-last"], True),
 }
 

@@ -186,6 +186,7 @@ ALONE = [
         "momentum",
         "nesterov",
         "batch_size",
+        "qat",
     )
 ]
 

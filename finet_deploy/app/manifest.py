@@ -8,6 +8,7 @@ import msgspec
 
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.files import atomic_write_bytes, read_bounded
+from finet_deploy.json_files import encode_json
 
 __all__ = ["MANIFEST_FILE", "AppManifest", "read_manifest", "write_manifest"]
 
@@ -44,5 +45,5 @@ def read_manifest(folder: Path, *, do: str = "run `finet-deploy app build`") -> 
 
 def write_manifest(folder: Path, manifest: AppManifest) -> None:
     """Into `folder`, beside the APK."""
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    data = encode_json(manifest)
     atomic_write_bytes(folder / MANIFEST_FILE, data)

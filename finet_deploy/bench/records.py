@@ -29,6 +29,7 @@ from finet_deploy.bench.protocol import (
 )
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import atomic_write_bytes, explain_os_error, read_bounded
+from finet_deploy.json_files import encode_json
 
 __all__ = ["JOB_FILE", "RECORDS_FILE", "RecordLog", "Run", "VisitResult"]
 __all__ += ["check_new", "create_run", "decode_lines", "read_job", "read_run"]
@@ -113,7 +114,7 @@ def check_new(folder: Path) -> None:
 def create_run(folder: Path, job: Job) -> None:
     """Start a new run folder. `UsageError` when the folder already holds something."""
     check_new(folder)
-    atomic_write_bytes(folder / JOB_FILE, msgspec.json.format(msgspec.json.encode(job), indent=1) + b"\n")
+    atomic_write_bytes(folder / JOB_FILE, encode_json(job))
 
 
 def read_job(folder: Path) -> Job:

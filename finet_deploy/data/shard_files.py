@@ -26,6 +26,7 @@ from finet_deploy.data.augment import derived_seed
 from finet_deploy.data.dataset import BadImage, ImageDataset, fingerprint, spread
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import atomic_write_bytes, explain_os_error, read_bounded, resolve_inside, sha256_file
+from finet_deploy.json_files import encode_json
 
 __all__ = ["INDEX_FILE", "ShardEntry", "ShardSet", "open_shards", "write_shards"]
 
@@ -184,7 +185,7 @@ def write_shards(
             f"{dataset.name} has no readable image", where=str(folder), do="check the data"
         )
     index = msgspec.structs.replace(index, splits={**index.splits, split: tuple(entries)})
-    atomic_write_bytes(folder / INDEX_FILE, msgspec.json.format(msgspec.json.encode(index), indent=1) + b"\n")
+    atomic_write_bytes(folder / INDEX_FILE, encode_json(index))
     return tuple(entries)
 
 

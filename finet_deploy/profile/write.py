@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import msgspec
-
 from finet_deploy.errors import UsageError
 from finet_deploy.files import atomic_write_bytes, atomic_write_text
+from finet_deploy.json_files import encode_json
 from finet_deploy.profile.model import Profile
 from finet_deploy.profile.picture import render_svg
 from finet_deploy.profile.render import render_csv, render_markdown
@@ -26,7 +25,7 @@ def write_profiles(profiles: Sequence[Profile], folder: Path) -> list[Path]:
     """`profile.json`, `.csv`, `.md`, and `profile_<runtime>.svg` for each. FinetDeployError when that fails."""
     check_output(folder)
     paths = [folder / f"profile.{suffix}" for suffix in ("json", "csv", "md")]
-    atomic_write_bytes(paths[0], msgspec.json.format(msgspec.json.encode(profiles), indent=1) + b"\n")
+    atomic_write_bytes(paths[0], encode_json(profiles))
     atomic_write_text(paths[1], render_csv(profiles))
     atomic_write_text(paths[2], render_markdown(profiles))
     for profile in profiles:

@@ -11,7 +11,8 @@ from typing import Any, Literal
 import msgspec
 
 from finet_deploy.errors import FinetDeployError, UsageError
-from finet_deploy.files import atomic_write_bytes, read_bounded
+from finet_deploy.files import atomic_write_bytes
+from finet_deploy.json_files import encode_json, read_json
 from finet_deploy.reproduce.grid import Cell, Grid, Plan
 
 __all__ = [
@@ -87,7 +88,7 @@ def open_grid_folder(folder: Path, plan: Plan) -> None:
             )
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError("output already exists and holds no grid", where=str(folder), do="choose another -o")
-    atomic_write_bytes(path, _encode(plan))
+    atomic_write_bytes(path, encode_json(plan))
 
 
 def _differences(found: Plan, wanted: Plan) -> str:
@@ -119,7 +120,7 @@ def read_record(folder: Path, cell: Cell) -> CellRecord | None:
 
 def write_record(folder: Path, cell: Cell, record: CellRecord) -> None:
     """Written whole or not at all."""
-    atomic_write_bytes(folder / RECORDS / f"{cell.name}.json", _encode(record))
+    atomic_write_bytes(folder / RECORDS / f"{cell.name}.json", encode_json(record))
 
 
 def run_folder(folder: Path, cell: Cell) -> Path:
@@ -127,13 +128,6 @@ def run_folder(folder: Path, cell: Cell) -> Path:
     return folder / RUNS / cell.name
 
 
-def _encode(value: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
-
-
 def _decode(path: Path, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(read_bounded(path, MAX_BYTES), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        do = "remove the file to have the run done again"
-        raise FinetDeployError(f"unreadable record: {error}", where=str(path), do=do) from error
+    do = "remove the file to have the run done again"
+    return read_json(path, kind, max_bytes=MAX_BYTES, what="unreadable record", do=do)

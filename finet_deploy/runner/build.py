@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from finet_deploy import __version__
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import (
@@ -17,6 +15,7 @@ from finet_deploy.files import (
     sha256_file,
     temporary_directory_beside,
 )
+from finet_deploy.json_files import encode_json
 from finet_deploy.runner.closure import closure_problems, needed_libraries
 from finet_deploy.runner.compile import EXECUTORCH_LIBRARIES, Compiler
 from finet_deploy.runner.debian import common_licence, package_of
@@ -116,7 +115,7 @@ def _build(wanted: Target, sources: Path, key: str, folder: Path, progress: Step
         command=(loader, "--inhibit-cache", "--library-path", "lib", "bin/finet-runner"),
         files=tuple(sorted(entries, key=lambda entry: entry.path)),
     )
-    data = msgspec.json.format(msgspec.json.encode(manifest), indent=1) + b"\n"
+    data = encode_json(manifest)
     atomic_write_bytes(folder / MANIFEST_FILE, data)
 
 

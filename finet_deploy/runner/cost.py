@@ -10,6 +10,7 @@ import msgspec
 
 from finet_deploy.bench.protocol import VisitRequest
 from finet_deploy.errors import FinetDeployError, UsageError
+from finet_deploy.json_files import encode_json
 from finet_deploy.runner.counting import CLASSES, Count, build_plugin, count_visit, emulated_rows
 from finet_deploy.runner.emulate import Core, core, find_qemu
 from finet_deploy.runner.folder import runner_folder
@@ -195,7 +196,7 @@ def write_tables(table: CostTable, folder: Path) -> list[Path]:
     if folder.exists() and not folder.is_dir():
         raise FinetDeployError("output is a file", where=str(folder), do="name a folder")
     paths = [folder / f"cost.{suffix}" for suffix in ("json", "csv", "md")]
-    atomic_write_bytes(paths[0], msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n")
+    atomic_write_bytes(paths[0], encode_json(table))
     atomic_write_text(paths[1], render_csv(table))
     atomic_write_text(paths[2], render_markdown(table))
     return paths

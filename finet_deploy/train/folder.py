@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 import torch
 
 from finet_deploy import __version__
@@ -14,6 +13,7 @@ from finet_deploy.checkpoint import save_checkpoint
 from finet_deploy.data import Accuracy
 from finet_deploy.errors import UsageError
 from finet_deploy.files import atomic_write_bytes
+from finet_deploy.json_files import encode_json
 from finet_deploy.train.learner import Learner
 from finet_deploy.train.state import STATE_FILE, Identity, Progress, read_state
 
@@ -146,4 +146,4 @@ def _write_checkpoint(path: Path, learner: Learner, training: dict[str, Any]) ->
 
 
 def _write_json(path: Path, value: Any) -> None:
-    atomic_write_bytes(path, msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+    atomic_write_bytes(path, encode_json(value))

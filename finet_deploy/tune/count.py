@@ -10,7 +10,8 @@ import msgspec
 
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.export import Bundle
-from finet_deploy.files import atomic_write_bytes, read_bounded, resolve_inside
+from finet_deploy.files import atomic_write_bytes, resolve_inside
+from finet_deploy.json_files import read_json
 from finet_deploy.runner.cost import CostRow, measure_cost
 from finet_deploy.tune.budget import Budget, format_seconds
 from finet_deploy.tune.model import Candidate, LeftOut
@@ -79,8 +80,5 @@ def _stored(path: Path, candidate: Candidate, core: str) -> CostRow | None:
     """What an earlier process counted. FinetDeployError when the file is not what it wrote."""
     if not path.exists():
         return None
-    try:
-        row = msgspec.json.decode(read_bounded(path, MAX_BYTES), type=CostRow)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FinetDeployError(f"not a count: {error}", where=str(path), do="remove it") from error
+    row = read_json(path, CostRow, max_bytes=MAX_BYTES, what="not a count", do="remove it")
     return row if (row.artifact_sha256, row.core) == (candidate.sha256, core) else None

@@ -9,15 +9,15 @@ from typing import Any
 import msgspec
 
 from finet_deploy.bench.protocol import UNFINISHED
-from finet_deploy.errors import FinetDeployError, UsageError
+from finet_deploy.errors import UsageError
 from finet_deploy.files import (
     atomic_write_bytes,
     atomic_write_text,
     explain_os_error,
-    read_bounded,
     replace_directory,
     temporary_directory_beside,
 )
+from finet_deploy.json_files import encode_json, read_json
 from finet_deploy.tune.model import Candidate, LeftOut, TuneResult
 from finet_deploy.tune.picture import render_svg
 from finet_deploy.tune.render import render_csv, render_markdown
@@ -61,7 +61,7 @@ class Workplace:
         check_target(out, resume)
         self.out, self.path = out, unfinished_name(out)
         self.bundles, self.rungs, self.counts = (self.path / name for name in ("bundles", "rungs", "counts"))
-        data = msgspec.json.format(msgspec.json.encode(asked), indent=1) + b"\n"
+        data = encode_json(asked)
         stored = self.path / SEARCH_FILE
         if stored.exists():
             self._check(stored, asked)
@@ -86,9 +86,7 @@ class Workplace:
 
     def write_plan(self, plan: Plan) -> None:
         """From here on the search is of these candidates."""
-        atomic_write_bytes(
-            self.path / PLAN_FILE, msgspec.json.format(msgspec.json.encode(plan), indent=1) + b"\n"
-        )
+        atomic_write_bytes(self.path / PLAN_FILE, encode_json(plan))
 
     def discard_if_empty(self) -> bool:
         """Remove the folder when no bundle was exported yet; whether something was left to resume."""
@@ -116,18 +114,12 @@ class Workplace:
 
 def write_result(result: TuneResult, folder: Path) -> None:
     """`tune.json`, `.csv`, `.md` and `.svg`."""
-    atomic_write_bytes(
-        folder / "tune.json", msgspec.json.format(msgspec.json.encode(result), indent=1) + b"\n"
-    )
+    atomic_write_bytes(folder / "tune.json", encode_json(result))
     texts = {"csv": render_csv, "md": render_markdown, "svg": render_svg}
     for suffix, render in texts.items():
         atomic_write_text(folder / f"tune.{suffix}", render(result))
 
 
 def _decode(path: Path, kind: Any) -> Any:
-    try:
-        return msgspec.json.decode(read_bounded(path, MAX_BYTES), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FinetDeployError(
-            f"not a file of a search: {error}", where=str(path), do="remove the folder and start again"
-        ) from error
+    do = "remove the folder and start again"
+    return read_json(path, kind, max_bytes=MAX_BYTES, what="not a file of a search", do=do)

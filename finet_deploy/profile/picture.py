@@ -5,14 +5,17 @@ Written by hand: bars and text need no library, and the file is the same on ever
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
 from finet_deploy.profile.model import Profile, Row
 from finet_deploy.profile.render import groups_of, kind_of, module_of, title_of
+from finet_deploy.report.svg import svg_text
 
 __all__ = ["render_svg"]
 
+_text = functools.partial(svg_text, size=11)
 # Okabe and Ito's palette, which people with colour blindness can tell apart; the last one is for what is left.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442")
 OTHERS = "#999999"
@@ -133,10 +136,3 @@ def _rect(x: float, y: float, width: float, height: float, fill: str, opacity: f
         f'<rect x="{x:.1f}" y="{y:.2f}" width="{width:.1f}" height="{height:.2f}" fill={quoteattr(fill)} '
         f'fill-opacity="{opacity}"/>'
     )
-
-
-def _text(
-    x: float, y: float, text: str, *, size: int = 11, anchor: str = "start", fill: str = "#000000"
-) -> str:
-    where = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}"'
-    return f"<text {where}>{escape(text)}</text>"

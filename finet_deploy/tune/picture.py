@@ -3,15 +3,18 @@ pictures here: text and marks need no library, and the file is the same on every
 
 from __future__ import annotations
 
+import functools
 import math
 from xml.sax.saxutils import escape
 
 from finet_deploy.report.numbers import format_estimate
+from finet_deploy.report.svg import svg_text
 from finet_deploy.tune.model import TuneResult, TuneRow
 from finet_deploy.tune.render import where_measured
 
 __all__ = ["render_svg"]
 
+_text = functools.partial(svg_text, size=12)
 # Okabe and Ito's palette, which people with colour blindness can tell apart.
 COLOURS = {"executorch": "#0072B2", "onnxruntime": "#E69F00", "torch_mobile": "#009E73"}
 WIDTH, HEIGHT, LEFT, TOP, RIGHT, BOTTOM = 860, 520, 80, 96, 30, 92
@@ -131,10 +134,3 @@ def _legend(rows: list[TuneRow]) -> list[str]:
 def _line(x1: float, y1: float, x2: float, y2: float, stroke: str, *, dash: str = "") -> str:
     dashes = f' stroke-dasharray="{dash}"' if dash else ""
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{stroke}"{dashes}/>'
-
-
-def _text(
-    x: float, y: float, text: str, *, size: int = 12, anchor: str = "start", fill: str = "#000000"
-) -> str:
-    where = f'x="{x:.1f}" y="{y:.1f}" font-size="{size}" text-anchor="{anchor}" fill="{fill}"'
-    return f"<text {where}>{escape(text)}</text>"

@@ -43,13 +43,16 @@ class Writer:
         }
 
 
-def copied(length: int) -> tuple[int, int]:
-    """Two tensors are put together: the clock is read after each."""
-    return length // 3, length - length // 3
+def copied(length: int, tensors: int) -> list[int]:
+    """Tensors are put together: the clock is read after each."""
+    part = length // (tensors + 1)
+    return [part] * (tensors - 1) + [length - part * (tensors - 1)]
 
 
-def executorch_call(writer: Writer, names: Sequence[str], lengths: Sequence[int]) -> list[tuple[int, int]]:
-    """One call with one delegate, XNNPACK's operators in it; returns their true bounds."""
+def executorch_call(
+    writer: Writer, names: Sequence[str], lengths: Sequence[int], tensors: int = 2
+) -> list[tuple[int, int]]:
+    """One call with one delegate, XNNPACK's operators in it; returns their true bounds. tensors: of each copy."""
     begin = writer.read(1000)
     method, delegate = writer.read(50_000), writer.read(700)
     ticks = writer.read(90)  # XNNPACK's profiler: from here its lengths are strung together
@@ -57,7 +60,7 @@ def executorch_call(writer: Writer, names: Sequence[str], lengths: Sequence[int]
     bounds = []
     for name, length in zip(names, lengths):
         told = 0
-        start, parts = edge, copied(length) if name.startswith("Copy") else (length,)
+        start, parts = edge, copied(length, tensors) if name.startswith("Copy") else [length]
         for part in parts:
             end = writer.read(part)
             told += (end - edge) // 1000 * 1000

@@ -11,16 +11,16 @@ import click
 
 from finet_deploy.commands.console import Console, output_options
 from finet_deploy.commands.source import ModelOptions, is_checkpoint, load_source, model_options
+from finet_deploy.commands.tune_output import PRECISION_NAMES, describe, show
 from finet_deploy.errors import UsageError, suggest
 
 if TYPE_CHECKING:
     from finet_deploy.export import Bundle
     from finet_deploy.tune.build import Network
-    from finet_deploy.tune.model import TuneResult
     from finet_deploy.tune.place import Place
     from finet_deploy.tune.search import Asked
 
-DTYPES = {"fp32": "float32", "int8": "int8"}
+DTYPES = {name: dtype for dtype, name in PRECISION_NAMES.items()}
 
 EPILOG = """\b
 Examples:
@@ -107,7 +107,7 @@ def command(
         )
         counts = place.thread_counts(counts)
         if dry_run or output is None:
-            _describe(asked, place, counts, seconds, given is not None, console)
+            describe(asked, place, counts, seconds, given is not None, console)
             return
         from finet_deploy.tune.search import tune
 
@@ -122,7 +122,7 @@ def command(
             steps=console.progress,
             note=console.note,
         )
-    _show(result, output, console)
+    show(result, output, console)
 
 
 def _given_bundle(source: str) -> Bundle | None:
@@ -263,54 +263,3 @@ def _network(
     loaded = load_source(source, options, console)
     calibration = calibration_for(calibrate, loaded, options, console) if int8 else None
     return Network(loaded.model, loaded.inputs, loaded.preprocessing, calibration)
-
-
-def _describe(
-    asked: Asked, place: Place, threads: tuple[int, ...], seconds: float, given: bool, console: Console
-) -> None:
-    """What would be searched; how many bundles that takes is known once the default one is there."""
-    from finet_deploy.runtimes import FORMATS
-    from finet_deploy.tune.budget import format_seconds
-
-    short = {dtype: name for name, dtype in DTYPES.items()}
-    passes = "those of the bundle"
-    if not given:
-        passes = "default; none; without each one that changes the network"
-        passes += f"; with shapes for {', '.join(place.shapes())}" if place.shapes() else ""
-    found = {
-        "subject": asked.subject,
-        "device": place.name,
-        "emulated": place.emulated,
-        "runtimes": [FORMATS[fmt] for fmt in asked.formats],
-        "precisions": ["those of the bundle"] if given else [short[dtype] for dtype in asked.dtypes],
-        "passes": passes,
-        "threads": list(threads),
-        "cores": list(place.kinds()),
-        "min_sqnr_db": asked.min_sqnr_db,
-        "budget_seconds": seconds,
-    }
-    console.document(found)
-    where = f"{place.name}{' (emulated: instructions, not time)' if place.core else ''}"
-    console.result(f"{asked.subject} on {where}, within {format_seconds(seconds)}")
-    for name in ("runtimes", "precisions", "threads", "cores"):
-        values: Any = found[name]
-        if values:
-            console.result(f"{name:<11}{', '.join(str(value) for value in values)}")
-    console.result(f"{'passes':<11}{passes}")
-    console.result(f"{'limit':<11}int8: an SQNR of at least {asked.min_sqnr_db:g} dB")
-
-
-def _show(result: TuneResult, output: Path, console: Console) -> None:
-    import msgspec
-
-    from finet_deploy.tune.render import render_markdown
-
-    console.result(render_markdown(result))
-    console.document({"folder": str(output), **msgspec.to_builtins(result)})
-    for item in result.left_out:
-        console.detail(f"left out: {item.what}: {item.reason}")
-    for note in result.notes:
-        console.warn(note)
-    console.note(f"{result.sentence}.")
-    console.note(f"bundle   {output / 'bundle'}")
-    console.note(f"tables   {', '.join(str(output / f'tune.{s}') for s in ('md', 'csv', 'json', 'svg'))}")

@@ -23,6 +23,7 @@ SECOND = 1_000_000_000
 STREAM_BEGIN, STREAM_END = -1, -2  # android_app/native/src/clock.h
 EXECUTE, DELEGATE, KERNEL = "Method::execute", "DELEGATE_CALL", "OPERATOR_CALL"
 COPY = "Copy"
+COPIED = (2, 1, *range(3, 33))  # tensors that one operator puts together: most often two
 NATIVE_CALL = "native_call_"
 INPUTS = "ExecuTorch: takes the input, before its method starts"
 SET_UP = "XNNPACK: shapes and pointers, before its first operator"
@@ -210,7 +211,7 @@ def _edges(readings: Sequence[int], lengths_us: Sequence[int], copies: Sequence[
     for i in reversed(range(count)):
         begins: dict[int, int] = {}
         for end in taken[-1]:
-            for steps in (2, 1, 3, 4) if copies[i] else (1,):
+            for steps in COPIED if copies[i] else (1,):
                 if end >= steps and _fits(readings[end - steps : end + 1], lengths_us[i]):
                     begins.setdefault(end - steps, steps)
         taken.append(begins)

@@ -44,7 +44,8 @@ def test_a_node_of_onnxruntime_is_its_own_work_and_not_its_profilers(calls, star
     assert [list(call.bounds) for call in timeline.calls] == expected
 
 
-def test_tensors_put_together_are_one_operator_though_the_clock_is_read_after_each():
+@pytest.mark.parametrize("tensors", [1, 2, 3, 4, 5, 9, 20])
+def test_tensors_put_together_are_one_operator_though_the_clock_is_read_after_each(tensors):
     writer = Writer(5 * 10**9)
     names = [
         "Slice (ND, X32) #1",
@@ -53,8 +54,8 @@ def test_tensors_put_together_are_one_operator_though_the_clock_is_read_after_ea
         "Copy (NC, X32) #2",
         "Mean (ND) #1",
     ]
-    lengths = [3_300, 471, 1_532, 1_923, 2_334]
-    expected = [executorch_call(writer, names, lengths) for _ in range(3)]
+    lengths = [3_300, 21_471, 1_532, 45_923, 2_334]
+    expected = [executorch_call(writer, names, lengths, tensors) for _ in range(3)]
     timeline = read_timeline(encode(writer.data()), "executorch", "here")
     assert [list(call.bounds[2:]) for call in timeline.calls] == expected
     assert [item.type for item in timeline.operators[2:]] == [name[:-3] for name in names]

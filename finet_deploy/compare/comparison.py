@@ -4,90 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
-
-import msgspec
 
 from finet_deploy.bench.records import Run
 from finet_deploy.bench.statistics import CONFIDENCE, Estimate, median_estimate, noise_floor
+from finet_deploy.compare.changes import Changes, Drift, Evidence, Options, RowChange, Verdict
 from finet_deploy.compare.evidence import Shift, holm, paired_shift, unpaired_shift
 from finet_deploy.compare.facts import Fact, facts_of
 from finet_deploy.compare.matching import Match, References, match_rows, twins
-from finet_deploy.compare.sides import Difference, Measured, Side, check_comparable, differences
+from finet_deploy.compare.sides import Measured, Side, check_comparable, differences
 from finet_deploy.errors import UsageError
 from finet_deploy.runner.cost import CostRow
 
-__all__ = ["BLIND", "FAILURES", "Changes", "Drift", "Evidence", "Options", "RowChange", "compare_sides"]
-
-Verdict = Literal["faster", "slower", "unchanged", "new", "missing", "invalid", "cannot tell"]
-Evidence = Literal["paired", "referenced", "apart", "same file"]
-FAILURES = ("speed", "certificate", "cost", "size", "delegation")
+__all__ = ["BLIND", "compare_sides", "failures_of"]
 
 BLIND = 0.10  # an interval that reaches farther than this to either side shows nothing: "cannot tell"
 SUSPICION = 0.2  # the chance at which a slowdown is worth a second look; a verdict takes much more
-
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """threshold: the least change that matters. drift: how much the machine may have changed between runs that have
-    no row in common. fail_on: which of FAILURES make the comparison fail."""
-
-    threshold: float = 0.01
-    drift: float = 0.10
-    fail_on: tuple[str, ...] = ("speed", "certificate")
-
-
-class RowChange(msgspec.Struct, frozen=True, kw_only=True):
-    """One row: network x runtime x precision x threads x device. ratio: images per second, new over base.
-
-    p_adjusted: after Holm, over all rows that could be judged. suspect: worth a confirming run. confirmed: folder of
-    the run that this verdict is from. failures: why it fails the comparison.
-    """
-
-    device: str
-    network: str
-    runtime: str
-    precision: str
-    threads: int
-    verdict: Verdict
-    reason: str | None = None
-    evidence: Evidence | None = None
-    ratio: Estimate | None = None
-    p_value: float | None = None
-    p_adjusted: float | None = None
-    noise_floor: float | None = None
-    base_rate: Estimate | None = None
-    new_rate: Estimate | None = None
-    facts: tuple[Fact, ...] = ()
-    notes: tuple[str, ...] = ()
-    suspect: bool = False
-    confirmed: str | None = None
-    failures: tuple[str, ...] = ()
-
-
-class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """What the machine itself did from BASE to NEW: images per second of files that did not change."""
-
-    device: str
-    runtime: str
-    files: tuple[str, ...]
-    ratio: Estimate
-
-
-class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole comparison. family: how many rows were judged, and are allowed for together."""
-
-    base: tuple[str, ...]
-    new: tuple[str, ...]
-    options: Options
-    family: int
-    differences: tuple[Difference, ...]
-    drifts: tuple[Drift, ...]
-    rows: tuple[RowChange, ...]
-
-    @property
-    def failed(self) -> bool:
-        """Whether there is a regression."""
-        return any(row.failures for row in self.rows)
 
 
 def compare_sides(
@@ -181,7 +112,9 @@ class _Judged:
         match = self.match
         if not match.base or not match.new:
             self.verdict = "missing" if match.base else "new"
-            return None if match.device in _shared(self.base, self.new) else "the other side has not this device"
+            return (
+                None if match.device in _shared(self.base, self.new) else "the other side has not this device"
+            )
         shapes = [item.row.input_shape for item in (*match.base, *match.new)]
         if len(set(shapes)) > 1:
             return "other input: " + " against ".join("x".join(map(str, s)) for s in dict.fromkeys(shapes))
@@ -255,9 +188,7 @@ class _Judged:
             suspicious = self.plain.mean < -least and self.plain.p_slower < SUSPICION
             suspect = verdict == "slower" or (verdict != "faster" and suspicious)
         both = match.base and match.new
-        facts = (
-            facts_of(match.base[0].row, match.new[0].row, base_costs, new_costs) if both else ()
-        )
+        facts = facts_of(match.base[0].row, match.new[0].row, base_costs, new_costs) if both else ()
         return RowChange(
             device=match.device,
             network=match.network,

@@ -96,7 +96,10 @@ def paired_shift(pairs: Sequence[tuple[Logs, Logs]]) -> Shift | None:
 
     None when a run has less than two such rounds.
     """
-    runs = [{number: new[number] - base[number] for number in sorted(new.keys() & base.keys())} for new, base in pairs]
+    runs = [
+        {number: new[number] - base[number] for number in sorted(new.keys() & base.keys())}
+        for new, base in pairs
+    ]
     if not runs or any(len(run) < 2 for run in runs):
         return None
     mean, variance, freedom = _side(runs)

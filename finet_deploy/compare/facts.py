@@ -67,7 +67,11 @@ def _facts(base: Row, new: Row) -> Iterator[Fact]:
     old, now = base.artifact, new.artifact
     verdicts = ["passed" if row.certificate_passed else "FAILED" for row in (base, new)]
     yield Fact(
-        name=CERTIFICATE, base=verdicts[0], new=verdicts[1], kind=CERTIFICATE, worse=not new.certificate_passed
+        name=CERTIFICATE,
+        base=verdicts[0],
+        new=verdicts[1],
+        kind=CERTIFICATE,
+        worse=not new.certificate_passed,
     )
     yield Fact(name=SIZE, base=old.bytes, new=now.bytes, kind="size", worse=now.bytes > old.bytes)
     yield Fact(name="fusion", base=fusion_label(base), new=fusion_label(new))
@@ -88,7 +92,9 @@ def _facts(base: Row, new: Row) -> Iterator[Fact]:
     yield Fact(name="notices", base="; ".join(old.notices) or "none", new="; ".join(now.notices) or "none")
 
 
-def _costs(base: Row, new: Row, base_costs: Sequence[CostRow], new_costs: Sequence[CostRow]) -> Iterator[Fact]:
+def _costs(
+    base: Row, new: Row, base_costs: Sequence[CostRow], new_costs: Sequence[CostRow]
+) -> Iterator[Fact]:
     theirs = {cost.core: cost for cost in new_costs if _is_of(cost, new)}
     for core, cost in {cost.core: cost for cost in base_costs if _is_of(cost, base)}.items():
         if core in theirs:

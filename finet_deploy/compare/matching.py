@@ -47,7 +47,9 @@ def match_rows(base: Side, new: Side, named: Sequence[tuple[str, str]]) -> list[
                 if not named and item.row.aa_of is not None:
                     continue
                 for network in _names(item.label, named, index):
-                    match = found.setdefault(_key(run, network, item, bool(named)), _match(run, network, item))
+                    match = found.setdefault(
+                        _key(run, network, item, bool(named)), _match(run, network, item)
+                    )
                     (match.base, match.new)[index].append(item)
     return list(found.values())
 
@@ -86,9 +88,11 @@ class References:
         common: set[tuple[str, str, int]] | None = None
         for side, runs in self._sides:
             for run in runs:
-                here = {item.file: item.label for item in side.rows(run) if len(side.logs(item)) > 1}
-                self._names = {**here, **self._names}
-                common = set(here) if common is None else common & set(here)
+                here = [item for item in side.rows(run) if len(side.logs(item)) > 1]
+                for item in here:
+                    self._names.setdefault(item.file, item.label)  # the row comes before its A/A row
+                files = {item.file for item in here}
+                common = files if common is None else common & files
         self._files = sorted(file for file in common or () if self._same_version(file))
         self._levels = {file: self._level(file) for file in self._files}
 
@@ -125,7 +129,9 @@ class References:
         """The name of its row."""
         return self._names[file]
 
-    def relative(self, side: Side, run: Run, row: Logs, files: Sequence[tuple[str, str, int]]) -> dict[int, float]:
+    def relative(
+        self, side: Side, run: Run, row: Logs, files: Sequence[tuple[str, str, int]]
+    ) -> dict[int, float]:
         """The logs of a row of `run`, less what these files did in the same round."""
         logs = [mean_of([side.logs(item) for item in self._rows(side, run, file)]) for file in files]
         return against(row, logs, [self._levels[file] for file in files])

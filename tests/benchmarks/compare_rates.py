@@ -28,7 +28,8 @@ from scipy.special import betaincinv
 from finet_deploy.bench.records import Run, VisitResult
 from finet_deploy.bench.settings import load_preset
 from finet_deploy.bench.statistics import verdict
-from finet_deploy.compare.comparison import RowChange, compare_sides
+from finet_deploy.compare.changes import RowChange
+from finet_deploy.compare.comparison import compare_sides
 from finet_deploy.compare.sides import Side
 from finet_deploy.files import atomic_write_bytes, atomic_write_text, sha256_bytes
 from finet_deploy.json_files import encode_json
@@ -59,7 +60,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """One design on one recording. false_slower fails a build; false_any counts `faster` too. found: of the slowdown."""
+    """One design on one recording. false_slower fails a build, false_any counts `faster` too; found: the slowdown."""
 
     runtime: str
     design: str
@@ -95,7 +96,9 @@ class Simulation:
         self.levelled = len(recording.same) < 3
         names = (*recording.same, *(recording.others if self.levelled else ()))
         logs = {name: np.log([rates[name] for rates in recording.rounds]) for name in names}
-        if self.levelled:  # other networks stand in for the missing twins: at one level, with their own scatter
+        if (
+            self.levelled
+        ):  # other networks stand in for the missing twins: at one level, with their own scatter
             stretch = np.sqrt(len(recording.rounds) / (len(recording.rounds) - 1))
             logs = {name: (values - values.mean()) * stretch for name, values in logs.items()}
         self.logs, self.names = logs, names
@@ -176,7 +179,10 @@ class Simulation:
             found["paired, 20 rounds"] = (2 * ROUNDS, self.paired)
             found["apart"] = (ROUNDS, lambda slow, rounds: self.two_runs(slow, rounds, reference=False)[0])
         if not self.short and self.recording.others:
-            found["referenced"] = (ROUNDS, lambda slow, rounds: self.two_runs(slow, rounds, reference=True)[0])
+            found["referenced"] = (
+                ROUNDS,
+                lambda slow, rounds: self.two_runs(slow, rounds, reference=True)[0],
+            )
             found["confirmed"] = (ROUNDS, self.confirmed)
         return found
 
@@ -253,8 +259,8 @@ def render(noises: Sequence[Noise], results: Sequence[Result], slowdown: float) 
         "",
         "Standard deviations of ln(images per second):",
         "",
-        "| runtime | runs | rounds | rows of one file | visits in a run | two rows of one file, same round | means of runs "
-        "| less the reference's |",
+        "| runtime | runs | rounds | rows of one file | visits in a run | two rows of one file, same round "
+        "| means of runs | less the reference's |",
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
     ]
     for one in noises:

@@ -43,7 +43,9 @@ class Recording:
     others: tuple[str, ...]
 
 
-def record(bundle: Path, reference: Path, out: Path, *, runs: int, preset: str, runtimes: Sequence[str]) -> None:
+def record(
+    bundle: Path, reference: Path, out: Path, *, runs: int, preset: str, runtimes: Sequence[str]
+) -> None:
     """Measure until `out` holds this many complete runs."""
     rows = [*(BenchRow(bundle, label) for label in SAME_FILE), BenchRow(reference, REFERENCE)]
     for number in range(runs):
@@ -71,7 +73,10 @@ def visit_lines(runs: Iterable[Run]) -> list[dict[str, str]]:
 
 def write_visits(lines: Sequence[dict[str, str]], path: Path) -> None:
     """One CSV line a visit."""
-    rows = [",".join(COLUMNS), *(",".join(f'"{line[c]}"' if "," in line[c] else line[c] for c in COLUMNS) for line in lines)]
+    rows = [
+        ",".join(COLUMNS),
+        *(",".join(f'"{line[c]}"' if "," in line[c] else line[c] for c in COLUMNS) for line in lines),
+    ]
     atomic_write_text(path, "\n".join(rows) + "\n")
 
 
@@ -99,7 +104,9 @@ def _recording(runtime: str, lines: Sequence[dict[str, str]]) -> Recording:
     same = max(files.values(), key=len)
     others = [name for names in files.values() for name in names if names is not same]
     whole = {key: rates for key, rates in rounds.items() if len(rates) == len(same) + len(others)}
-    return Recording(runtime, tuple(whole.values()), tuple(run for run, _ in whole), tuple(same), tuple(others))
+    return Recording(
+        runtime, tuple(whole.values()), tuple(run for run, _ in whole), tuple(same), tuple(others)
+    )
 
 
 def main() -> int:

@@ -103,7 +103,7 @@ class _Judged:
         self.floor: float | None = None
         self.verdict: Verdict = "cannot tell"
         self.reason: str | None = self._obstacle()
-        if self.reason is None:
+        if self.reason is None and match.base and match.new:
             self.floor = self._noise_floor()
             self._measure(references, paired)
 
@@ -264,6 +264,10 @@ def _notes(side: Side, rows: Sequence[Measured]) -> Iterator[str]:
         visits = side.visits(item)
         if visits.invalid:
             reasons = "; ".join(dict.fromkeys(visit.reason for visit in visits.invalid))
-            yield f"{side.name}: {len(visits.invalid)} visits invalid ({reasons})"
+            yield f"{side.name}: {len(visits.invalid)} of {_planned(item)} visits invalid ({reasons})"
         if visits.missing:
-            yield f"{side.name}: {visits.missing} visits missing"
+            yield f"{side.name}: {visits.missing} of {_planned(item)} visits missing"
+
+
+def _planned(item: Measured) -> int:
+    return sum(visit.row == item.row.id for visit in item.run.job.visits)

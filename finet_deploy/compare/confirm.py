@@ -132,7 +132,8 @@ def find_bundle(measured: Measured, folders: Sequence[Path], side: str) -> Path:
     from finet_deploy.export import read_bundle
 
     named = Path(measured.row.bundle).name
-    candidates = [measured.run.folder / measured.row.bundle] if not folders else []
+    as_measured = (measured.run.folder.resolve() / measured.row.bundle).resolve()
+    candidates = [as_measured] if not folders else []
     for folder in folders:
         inside = sorted(path.parent for path in folder.glob("*/manifest.json"))[:MAX_BUNDLES]
         candidates += [folder, *sorted(inside, key=lambda path: path.name != named)]
@@ -149,7 +150,7 @@ def find_bundle(measured: Measured, folders: Sequence[Path], side: str) -> Path:
             _is(entry.runtime, entry.sha256, measured.row) for entry in bundle.manifest.artifacts.values()
         ):
             return path
-    where = ", ".join(map(str, folders)) or str(measured.run.folder / measured.row.bundle)
+    where = ", ".join(map(str, folders)) or str(as_measured)
     raise FinetDeployError(
         f"the bundle that {side.upper()} measured as {measured.label!r} is not here"
         + (f" ({'; '.join(damaged[:3])})" if damaged else ""),

@@ -18,8 +18,8 @@ __all__ = ["MARKER", "changes_object", "render_markdown", "render_text"]
 
 SCHEMA_VERSION = 1
 MARKER = "<!-- finet-deploy compare -->"
-MAX_ROWS = 150  # of a table in Markdown: GitHub takes comments of up to 65 536 characters
 ORDER: tuple[Verdict, ...] = ("slower", "invalid", "cannot tell", "missing", "new", "faster", "unchanged")
+COLUMNS = ("network", "where", "verdict", "base images/s", "new images/s", "new / base", "evidence")
 EVIDENCE = {
     "paired": "pairs of rounds",
     "referenced": "two runs, held against unchanged files",
@@ -43,23 +43,11 @@ def changes_object(changes: Changes) -> dict[str, Any]:
 
 def render_text(changes: Changes) -> str:
     """For a terminal: a table, then what must be known about it."""
-    columns = ["verdict", "network", "where", "base images/s", "new images/s", "new / base", "evidence"]
-    rows = [
-        [
-            row.verdict,
-            row.network,
-            _where(row, changes),
-            format_estimate(row.base_rate),
-            format_estimate(row.new_rate),
-            _ratio(row),
-            _evidence(row),
-        ]
-        for row in changes.rows
-    ]
-    widths = [max(len(line[i]) for line in [columns, *rows]) for i in range(len(columns))]
+    rows = [[_plain(cell) for cell in _cells(row, changes)] for row in changes.rows]
+    widths = [max(len(line[i]) for line in [COLUMNS, *rows]) for i in range(len(COLUMNS))]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip()
-        for line in [columns, *rows]
+        for line in [COLUMNS, *rows]
     ]
     notes = [*_row_notes(changes), *_fact_notes(changes), *_context(changes)]
     return "\n".join([*lines, "", *(f"* {_plain(note)}" for note in notes), "", _headline(changes)])
@@ -68,16 +56,32 @@ def render_text(changes: Changes) -> str:
 def render_markdown(changes: Changes) -> str:
     """For a pull request: what changed, and all else in a section that opens. `MARKER` finds the comment again."""
     told = [row for row in changes.rows if row.verdict != "unchanged" or row.failures]
-    parts = [MARKER, f"### {_headline(changes)}"]
-    if told:
-        parts.append(_rows_table(told, changes))
+    others = [row for row in changes.rows if row not in told]
     notes = [*_row_notes(changes), *_fact_notes(changes, only_failing=True)]
-    parts += [_bullets(notes)] if notes else []
-    inside = [_rows_table(changes.rows, changes), _facts_table(changes), _bullets([HOW, *_context(changes)])]
-    body = "\n\n".join(part for part in inside if part)
-    summary = f"All {len(changes.rows)} rows, sizes, and how this was compared"
-    parts.append(f"<details>\n<summary>{summary}</summary>\n\n{body}\n\n</details>")
-    return "\n\n".join(parts) + "\n"
+    context = _bullets([HOW, *_context(changes)])
+    summary = f"{len(others)} rows without a change, sizes, and how this was compared"
+    parts = [
+        MARKER,
+        f"### {_headline(changes)}",
+        _fitted(_rows_table(told, changes), 20_000) if told else "",
+        _fitted(_bullets(notes), 12_000),
+        f"<details>\n<summary>{summary}</summary>",
+        _fitted(_rows_table(others, changes), 8_000) if others else "",
+        _fitted(_facts_table(changes), 10_000),
+        _fitted(context, 8_000),
+        "</details>",
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _fitted(text: str, size: int) -> str:
+    """The lines that fit; how many are left out is told. All parts together stay below what a comment may hold."""
+    lines, kept, used = text.split("\n"), 0, 0
+    while kept < len(lines) and used + len(lines[kept].encode()) < size:
+        used += len(lines[kept].encode()) + 1
+        kept += 1
+    left = len(lines) - kept
+    return "\n".join(lines[:kept]) + (f"\n\n{left} more lines are not shown: see `--json`." if left else "")
 
 
 def _headline(changes: Changes) -> str:
@@ -88,27 +92,23 @@ def _headline(changes: Changes) -> str:
 
 def _rows_table(rows: Sequence[RowChange], changes: Changes) -> str:
     ordered = sorted(rows, key=lambda row: ORDER.index(row.verdict))
-    table = render_table(
-        ["network", "where", "verdict", "base images/s", "new images/s", "new / base", "evidence"],
-        [
-            [
-                row.network,
-                _where(row, changes),
-                row.verdict,
-                format_estimate(row.base_rate),
-                format_estimate(row.new_rate),
-                _ratio(row),
-                _evidence(row),
-            ]
-            for row in ordered[:MAX_ROWS]
-        ],
-    )
-    left = len(rows) - MAX_ROWS
-    return table + (f"\n\n{left} more rows are not shown: see `--json`." if left > 0 else "")
+    return render_table(COLUMNS, [_cells(row, changes) for row in ordered])
+
+
+def _cells(row: RowChange, changes: Changes) -> list[str]:
+    return [
+        row.network,
+        _where(row, changes),
+        row.verdict,
+        format_estimate(row.base_rate),
+        format_estimate(row.new_rate),
+        format_estimate(row.ratio),
+        EVIDENCE[row.evidence] + (", confirmed" if row.confirmed else ""),
+    ]
 
 
 def _facts_table(changes: Changes) -> str:
-    """Size and cost of every row, and every other property that changed."""
+    """Every property that changed, of every row."""
     cells = [
         [row.network, _where(row, changes), fact.name, _value(fact.base), _value(fact.new), _factor(fact)]
         for row in changes.rows
@@ -117,10 +117,7 @@ def _facts_table(changes: Changes) -> str:
     ]
     if not cells:
         return "Size, delegation, fusion and certificate are the same in all rows."
-    more = f"\n\n{len(cells) - MAX_ROWS} more are not shown: see `--json`." if len(cells) > MAX_ROWS else ""
-    return (
-        render_table(["network", "where", "property", "base", "new", "new / base"], cells[:MAX_ROWS]) + more
-    )
+    return render_table(["network", "where", "property", "base", "new", "new / base"], cells)
 
 
 def _where(row: RowChange, changes: Changes) -> str:
@@ -132,14 +129,6 @@ def _where(row: RowChange, changes: Changes) -> str:
     if row.device != "host" or len({other.device for other in changes.rows}) > 1:
         parts.append(row.device)
     return ", ".join(parts)
-
-
-def _ratio(row: RowChange) -> str:
-    return format_estimate(row.ratio)
-
-
-def _evidence(row: RowChange) -> str:
-    return EVIDENCE[row.evidence] + (", confirmed" if row.confirmed else "")
 
 
 def _row_notes(changes: Changes) -> Iterator[str]:

@@ -25,16 +25,15 @@ import msgspec
 import numpy as np
 from scipy.special import betaincinv
 
-from finet_deploy.bench.records import Run, VisitResult
-from finet_deploy.bench.settings import load_preset
+from finet_deploy.bench.records import Run, read_run
 from finet_deploy.bench.statistics import verdict
 from finet_deploy.compare.changes import RowChange
 from finet_deploy.compare.comparison import compare_sides
 from finet_deploy.compare.sides import Side
-from finet_deploy.files import atomic_write_bytes, atomic_write_text, sha256_bytes
+from finet_deploy.files import atomic_write_bytes, atomic_write_text
 from finet_deploy.json_files import encode_json
-from tests.bench_fakes import make_job, make_records, make_row
 from tests.benchmarks.compare_recording import Recording, read_recordings, visit_lines, write_visits
+from tests.compare_runs import simulated_run
 
 ROUNDS = 10  # of preset `normal`
 SHORT_BLOCK = 2
@@ -130,22 +129,11 @@ class Simulation:
 
     def run(self, columns: Columns) -> Run:
         """A run folder that was never written, with these rates as its visits."""
-        rows = []
-        for number, (name, (file, _)) in enumerate(columns.items()):
-            aa_of = "onnxruntime/0" if name.startswith("A/A") else None
-            sha = sha256_bytes(file.encode())
-            rows.append(make_row(f"onnxruntime/{number}", label=name, aa_of=aa_of, artifact__sha256=sha))
-        rates = {row.id: columns[row.label][1] for row in rows}
-        rounds = len(next(iter(rates.values())))
-        job = make_job(rows, msgspec.structs.replace(load_preset("normal"), rounds=rounds))
-        by_id = {row.id: row for row in rows}
-        visits = {}
-        for visit in job.visits:
-            latency = round(1e9 / rates[visit.row][visit.round])
-            records = make_records(visit, by_id[visit.row], [latency])
-            visits[visit.index] = VisitResult(visit.index, tuple(records))
         self.made += 1
-        return Run(Path(f"simulated-{self.made}"), job, visits)
+        latencies = {
+            name: (file, [round(1e9 / rate) for rate in rates]) for name, (file, rates) in columns.items()
+        }
+        return simulated_run(f"simulated-{self.made}", latencies)
 
     def paired(self, slowdown: float, rounds: int, avoid: np.ndarray | None = None) -> RowChange:
         """Base, its A/A row and new in one run."""
@@ -290,8 +278,6 @@ def main() -> int:
     text = render(noises, results, options.slowdown)
     print(text)
     if options.output is not None:
-        from finet_deploy.bench.records import read_run
-
         folders = [path for path in options.visits if path.is_dir()]
         if folders:
             write_visits(visit_lines(map(read_run, folders)), options.output / "visits.csv")

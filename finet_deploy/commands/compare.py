@@ -46,6 +46,10 @@ PATH = click.Path(path_type=Path)
     help="Compare these rows, by name, and no others. Without NEW: two rows of one run. Repeatable.",
 )  # fmt: skip
 @click.option(
+    "--reference", "said", multiple=True, metavar="NAME",
+    help="Take this row as unchanged: what it did, the machine did. Default: rows of the same file. Repeatable.",
+)  # fmt: skip
+@click.option(
     "--threshold", type=float, default=1.0, show_default=True, metavar="PERCENT",
     help="The least change that matters.",
 )  # fmt: skip
@@ -75,6 +79,7 @@ def command(
     more_base: tuple[Path, ...],
     more_new: tuple[Path, ...],
     named: tuple[tuple[str, str], ...],
+    said: tuple[str, ...],
     threshold: float,
     drift: float,
     fail_on: str,
@@ -116,6 +121,7 @@ def command(
         other,
         options=options,
         named=named,
+        said=said,
         base_costs=read_costs(base_cost),
         new_costs=read_costs(new_cost),
     )

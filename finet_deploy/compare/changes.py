@@ -13,7 +13,7 @@ from finet_deploy.compare.sides import Difference
 __all__ = ["FAILURES", "Changes", "Drift", "Evidence", "Options", "RowChange", "Verdict"]
 
 Verdict = Literal["faster", "slower", "unchanged", "new", "missing", "invalid", "cannot tell"]
-Evidence = Literal["paired", "referenced", "apart", "same file"]
+Evidence = Literal["paired", "referenced", "apart", "same file", "said"]
 FAILURES = ("speed", "certificate", "cost", "size", "delegation")
 
 

@@ -12,7 +12,7 @@ from finet_deploy.compare.evidence import Shift, holm, paired_shift, unpaired_sh
 from finet_deploy.compare.facts import Fact, facts_of
 from finet_deploy.compare.matching import Match, References, match_rows, twins
 from finet_deploy.compare.sides import Measured, Side, check_comparable, differences
-from finet_deploy.errors import UsageError
+from finet_deploy.errors import UsageError, suggest
 from finet_deploy.runner.cost import CostRow
 
 __all__ = ["BLIND", "compare_sides", "failures_of"]
@@ -27,10 +27,13 @@ def compare_sides(
     *,
     options: Options | None = None,
     named: Sequence[tuple[str, str]] = (),
+    said: Sequence[str] = (),
     base_costs: Sequence[CostRow] = (),
     new_costs: Sequence[CostRow] = (),
 ) -> Changes:
     """Compare two sides; without `new` the rows `named` of the same interleaved runs, which are pairs by round.
+
+    said: names of rows to take as unchanged, whatever their files are: what they did is taken out of the others.
 
     UsageError when figures of the sides do not mean the same (other device, preset or runner), listing in what.
     """
@@ -39,7 +42,10 @@ def compare_sides(
         raise UsageError("one side, and no rows to compare in it", do="name NEW, or --rows BASE NEW")
     paired, other = new is None, new or base
     _check(base, other)
-    references = {} if paired else {name: References(base, other, name) for name in _shared(base, other)}
+    _check_said(said, base, new)
+    references = (
+        {} if paired else {name: References(base, other, name, said) for name in _shared(base, other)}
+    )
     judged = [
         _Judged(match, base, other, references.get(match.device), paired, options)
         for match in match_rows(base, other, named)
@@ -56,6 +62,19 @@ def compare_sides(
         drifts=tuple(_drifts(references)),
         rows=tuple(item.row(p_values.get(id(item)), len(family), base_costs, new_costs) for item in judged),
     )
+
+
+def _check_said(said: Sequence[str], base: Side, new: Side | None) -> None:
+    if said and new is None:
+        raise UsageError(
+            "a reference for one interleaved run", do="its rounds are pairs: leave --reference out"
+        )
+    for side in (base, new) if new else ():
+        known = {row.label for run in side.runs for row in run.job.rows}
+        for name in said:
+            if name not in known:
+                do = suggest(name, known) or f"there are {', '.join(sorted(known))}"
+                raise UsageError(f"no row {name!r} in {side.name}", do=do)
 
 
 def _shared(base: Side, new: Side) -> list[str]:
@@ -131,10 +150,8 @@ class _Judged:
 
     def _measure(self, references: References | None, paired: bool) -> None:
         match = self.match
-        if {item.file for item in match.base} == {item.file for item in match.new} and (
-            paired or (references is not None and references.holds(match.new[0]))
-        ):
-            self.verdict, self.evidence, self.reason = "unchanged", "same file", None
+        if self._is_reference(references, paired):
+            self.verdict = "unchanged"
             return
         base = [twins(self.base, item) for item in match.base]
         new = [twins(self.new, item) for item in match.new]
@@ -159,6 +176,23 @@ class _Judged:
             self.reason = "a single round: no interval"
         elif self.floor is None:
             self.reason = "no noise floor: no A/A row of this runtime in these runs"
+
+    def _is_reference(self, references: References | None, paired: bool) -> bool:
+        """Whether both sides ran the same file, or one that is said to be unchanged: it tells what the machine did."""
+        match = self.match
+        if paired or references is None:
+            same = {item.file for item in match.base} == {item.file for item in match.new}
+            self.evidence = "same file" if paired and same else None
+            return paired and same
+        files = {references.found(self.base, item) for item in match.base}
+        files |= {references.found(self.new, item) for item in match.new}
+        file = files.pop() if len(files) == 1 else None
+        if file is None:
+            return False
+        said = references.is_said(file)
+        self.evidence = "said" if said else "same file"
+        self.reason = "taken as unchanged, as was said" if said else None
+        return True
 
     def _noise_floor(self) -> float | None:
         """From the A/A rows of this runtime in all runs of both sides, their rounds together."""

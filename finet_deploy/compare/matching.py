@@ -12,7 +12,7 @@ from finet_deploy.compare.evidence import Logs, against, mean_of
 from finet_deploy.compare.sides import Measured, Side
 from finet_deploy.errors import UsageError, suggest
 
-__all__ = ["Match", "References", "match_rows", "twins"]
+__all__ = ["File", "Match", "References", "match_rows", "twins"]
 
 
 @dataclass
@@ -76,30 +76,51 @@ def twins(side: Side, measured: Measured) -> dict[int, float]:
     return mean_of([side.logs(item) for item in same])
 
 
+File = tuple[str, str, int]  # runtime, hash (or the name of a row that is said to be unchanged), threads
+
+
 class References:
     """Files that every run of both sides on a device has measured in the same runtime version.
 
-    What they did between BASE and NEW is what the machine did: nothing else about them has changed.
+    What they did between BASE and NEW is what the machine did: nothing else about them has changed. said: names of
+    rows to take for such, whatever their files and versions are.
     """
 
-    def __init__(self, base: Side, new: Side, device: str) -> None:
+    def __init__(self, base: Side, new: Side, device: str, said: Sequence[str] = ()) -> None:
         self._sides = ((base, base.on(device)), (new, new.on(device)))
-        self._names: dict[tuple[str, str, int], str] = {}
-        common: set[tuple[str, str, int]] | None = None
+        self._said = tuple(said)
+        self._names: dict[File, str] = {}
+        common: set[File] | None = None
         for side, runs in self._sides:
             for run in runs:
                 here = [item for item in side.rows(run) if len(side.logs(item)) > 1]
                 for item in here:
-                    self._names.setdefault(item.file, item.label)  # the row comes before its A/A row
-                files = {item.file for item in here}
+                    self._names.setdefault(
+                        self._file(side, item), item.label
+                    )  # a row comes before its A/A row
+                files = {self._file(side, item) for item in here}
                 common = files if common is None else common & files
-        self._files = sorted(file for file in common or () if self._same_version(file))
+        self._files = sorted(file for file in common or () if self.is_said(file) or self._same_version(file))
+        if any(self.is_said(file) for file in self._files):
+            self._files = [file for file in self._files if self.is_said(file)]
         self._levels = {file: self._level(file) for file in self._files}
 
-    def _rows(self, side: Side, run: Run, file: tuple[str, str, int]) -> list[Measured]:
-        return [item for item in side.rows(run) if item.file == file]
+    def _file(self, side: Side, item: Measured) -> File:
+        """The row's file; by its name when that, or that of a row of the same file in the run, is said."""
+        runtime, _, threads = item.file
+        for other in side.rows(item.run) if self._said else ():
+            if other.label in self._said and other.file == item.file:
+                return runtime, other.label, threads
+        return item.file
 
-    def _same_version(self, file: tuple[str, str, int]) -> bool:
+    def is_said(self, file: File) -> bool:
+        """Whether somebody said that this row is to be taken as unchanged."""
+        return file[1] in self._said
+
+    def _rows(self, side: Side, run: Run, file: File) -> list[Measured]:
+        return [item for item in side.rows(run) if self._file(side, item) == file]
+
+    def _same_version(self, file: File) -> bool:
         versions = {
             side.versions(item)
             for side, runs in self._sides
@@ -109,7 +130,7 @@ class References:
         }
         return len(versions) == 1
 
-    def _level(self, file: tuple[str, str, int]) -> float:
+    def _level(self, file: File) -> float:
         means = [
             np.mean([value for item in self._rows(side, run, file) for value in side.logs(item).values()])
             for side, runs in self._sides
@@ -117,26 +138,25 @@ class References:
         ]
         return float(np.mean(means))
 
-    def holds(self, measured: Measured) -> bool:
-        """Whether the row is itself such a file."""
-        return measured.file in self._files
+    def found(self, side: Side, measured: Measured) -> File | None:
+        """The row's own file, when it is one of them."""
+        file = self._file(side, measured)
+        return file if file in self._files else None
 
-    def of(self, runtime: str) -> list[tuple[str, str, int]]:
+    def of(self, runtime: str) -> list[File]:
         """The files to hold a row of this runtime against: those of the same runtime, or else all."""
         return [file for file in self._files if file[0] == runtime] or self._files
 
-    def label(self, file: tuple[str, str, int]) -> str:
+    def label(self, file: File) -> str:
         """The name of its row."""
         return self._names[file]
 
-    def relative(
-        self, side: Side, run: Run, row: Logs, files: Sequence[tuple[str, str, int]]
-    ) -> dict[int, float]:
+    def relative(self, side: Side, run: Run, row: Logs, files: Sequence[File]) -> dict[int, float]:
         """The logs of a row of `run`, less what these files did in the same round."""
         logs = [mean_of([side.logs(item) for item in self._rows(side, run, file)]) for file in files]
         return against(row, logs, [self._levels[file] for file in files])
 
-    def drift(self, files: Sequence[tuple[str, str, int]]) -> tuple[list[Logs], list[Logs]]:
+    def drift(self, files: Sequence[File]) -> tuple[list[Logs], list[Logs]]:
         """What the machine did: the files' mean logs, by round, of each run of BASE and of NEW."""
         zeros = [
             {number: 0.0 for item in side.rows(run) for number in side.logs(item)}

@@ -22,9 +22,10 @@ ORDER: tuple[Verdict, ...] = ("slower", "invalid", "cannot tell", "missing", "ne
 COLUMNS = ("network", "where", "verdict", "base images/s", "new images/s", "new / base", "evidence")
 EVIDENCE = {
     "paired": "pairs of rounds",
-    "referenced": "two runs, held against unchanged files",
+    "referenced": "two runs, held against unchanged rows",
     "apart": "two runs, nothing in common",
     "same file": "same file",
+    "said": "said to be unchanged",
     None: "–",
 }
 HOW = (
@@ -179,8 +180,8 @@ def _drift(item: Drift) -> str:
     text = f"{item.ratio.value - 1:+.1%}{_interval(item.ratio)}"
     runtime = RUNTIME_NAMES.get(item.runtime, item.runtime)
     return (
-        f"What the machine itself did from BASE to NEW ({item.device}, {runtime}): {text}, from rows whose file and "
-        f"runtime are the same on both sides ({names}). It is taken out of the other rows."
+        f"What the machine itself did from BASE to NEW ({item.device}, {runtime}): {text}, from rows that are "
+        f"the same on both sides ({names}). It is taken out of the other rows."
     )
 
 

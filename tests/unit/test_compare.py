@@ -110,6 +110,23 @@ def test_a_row_of_another_runtime_version_is_judged_and_tells_nothing_of_the_mac
     assert (upgraded.verdict, upgraded.evidence) == ("slower", "apart")
 
 
+def test_a_row_can_be_said_to_be_unchanged_though_its_file_is_not():
+    base = net(10) | {"yardstick": ("y1", ns(5, REF)), AA + "yardstick": ("y1", ns(5, THREE))}
+    new = net(12 * 1.03, "new") | {"yardstick": ("y2", ns(6, REF)), AA + "yardstick": ("y2", ns(6, THREE))}
+    sides = simulated_side("BASE", base), simulated_side("NEW", new, load__runtime_version="2.0")
+    assert {row.evidence for row in compare_sides(*sides).rows} == {"apart"}
+    changes = compare_sides(*sides, said=["yardstick"])
+    rows = {row.network: row for row in changes.rows}
+    assert (rows["net"].verdict, rows["net"].evidence) == ("slower", "referenced")
+    assert rows["net"].ratio.value == pytest.approx(1 / 1.03, rel=2e-3)
+    assert (rows["yardstick"].verdict, rows["yardstick"].evidence) == ("unchanged", "said")
+    assert changes.drifts[0].ratio.value == pytest.approx(5 / 6, rel=1e-6)
+    with pytest.raises(UsageError, match="no row 'yardstik' in BASE.*did you mean 'yardstick'"):
+        compare_sides(*sides, said=["yardstik"])
+    with pytest.raises(UsageError, match="its rounds are pairs"):
+        compare_sides(sides[0], None, named=[("net", "yardstick")], said=["net"])
+
+
 def test_two_runs_with_nothing_in_common_allow_for_the_machine():
     row = verdict_of(net(10), net(10.5, "new"))
     assert (row.verdict, row.evidence) == ("cannot tell", "apart")

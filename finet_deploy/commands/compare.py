@@ -28,7 +28,6 @@ Examples:
 \b
 Exit status: 0 without a regression, 1 with one, 2 when the call is wrong or the runs cannot be compared.
 """
-FAILURES = ("speed", "certificate", "cost", "size", "delegation")
 PATH = click.Path(path_type=Path)
 
 
@@ -59,7 +58,7 @@ PATH = click.Path(path_type=Path)
 )  # fmt: skip
 @click.option(
     "--fail-on", default="speed,certificate", show_default=True, metavar="LIST",
-    help="What is a regression: speed, certificate, cost, size, delegation.",
+    help="What is a regression: speed, certificate, cost, size, delegation, missing.",
 )  # fmt: skip
 @click.option("--confirm", is_flag=True, help="Measure suspected regressions again, both bundles in one run.")
 @click.option("--base-bundles", multiple=True, type=PATH, metavar="DIR", help="Where BASE's bundles are now.")
@@ -136,7 +135,7 @@ def command(
 
 
 def _options(threshold: float, drift: float, fail_on: str) -> Options:
-    from finet_deploy.compare import Options
+    from finet_deploy.compare import FAILURES, Options
 
     for name, value in (("--threshold", threshold), ("--drift", drift)):
         if not math.isfinite(value) or value < 0:

@@ -15,7 +15,7 @@ threshold. `results/compare` in the repository says how often that is wrong, and
 
 from __future__ import annotations
 
-from finet_deploy.compare.changes import Changes, Options, RowChange
+from finet_deploy.compare.changes import FAILURES, Changes, Options, RowChange
 from finet_deploy.compare.comparison import compare_sides
 from finet_deploy.compare.confirm import Confirmation, confirm
 from finet_deploy.compare.facts import Fact, read_costs
@@ -23,6 +23,7 @@ from finet_deploy.compare.render import MARKER, changes_object, render_markdown,
 from finet_deploy.compare.sides import Side, load_side
 
 __all__ = [
+    "FAILURES",
     "MARKER",
     "Changes",
     "Confirmation",

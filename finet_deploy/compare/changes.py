@@ -14,7 +14,7 @@ __all__ = ["FAILURES", "Changes", "Drift", "Evidence", "Options", "RowChange", "
 
 Verdict = Literal["faster", "slower", "unchanged", "new", "missing", "invalid", "cannot tell"]
 Evidence = Literal["paired", "referenced", "apart", "same file", "said"]
-FAILURES = ("speed", "certificate", "cost", "size", "delegation")
+FAILURES = ("speed", "certificate", "cost", "size", "delegation", "missing")
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,15 +64,17 @@ class Drift(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Changes(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole comparison. family: how many rows were judged, and are allowed for together."""
+    """A whole comparison. family: how many rows were judged, and are allowed for together. warnings: what was amiss
+    in the runs."""
 
     base: tuple[str, ...]
     new: tuple[str, ...]
     options: Options
     family: int
     differences: tuple[Difference, ...]
-    drifts: tuple[Drift, ...]
-    rows: tuple[RowChange, ...]
+    warnings: tuple[str, ...] = ()
+    drifts: tuple[Drift, ...] = ()
+    rows: tuple[RowChange, ...] = ()
 
     @property
     def failed(self) -> bool:

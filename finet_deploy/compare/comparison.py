@@ -13,6 +13,7 @@ from finet_deploy.compare.facts import Fact, facts_of
 from finet_deploy.compare.matching import Match, References, match_rows, twins
 from finet_deploy.compare.sides import Measured, Side, check_comparable, differences
 from finet_deploy.errors import UsageError, suggest
+from finet_deploy.report.footnotes import run_notes
 from finet_deploy.runner.cost import CostRow
 
 __all__ = ["BLIND", "compare_sides", "failures_of"]
@@ -59,9 +60,18 @@ def compare_sides(
         options=options,
         family=len(family),
         differences=() if paired else tuple(differences(base, other)),
+        warnings=tuple(_warnings(base)) + (() if paired else tuple(_warnings(other))),
         drifts=tuple(_drifts(references)),
         rows=tuple(item.row(p_values.get(id(item)), len(family), base_costs, new_costs) for item in judged),
     )
+
+
+def _warnings(side: Side) -> Iterator[str]:
+    """What a reader of the runs' own tables is warned of."""
+    for run in side.runs:
+        for note in run_notes(run):
+            if note.startswith(("BUSY", "INCOMPLETE")):
+                yield f"{side.name}, {run.folder}: {note}"
 
 
 def _check_said(said: Sequence[str], base: Side, new: Side | None) -> None:
@@ -269,7 +279,7 @@ class _Judged:
 
 def failures_of(verdict: str, facts: Sequence[Fact], options: Options) -> tuple[str, ...]:
     """Which of the kinds that fail a comparison this row has. Cost and size fail beyond the threshold only."""
-    found = ["speed"] if verdict in ("slower", "invalid") else []
+    found = {"slower": ["speed"], "invalid": ["speed"], "missing": ["missing"]}.get(verdict, [])
     for fact in facts:
         grown = fact.factor is None or fact.factor > 1 + options.threshold
         measured = fact.kind in ("cost", "size")

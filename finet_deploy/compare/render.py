@@ -88,7 +88,9 @@ def _fitted(text: str, size: int) -> str:
 def _headline(changes: Changes) -> str:
     counts = Counter(row.verdict for row in changes.rows)
     listed = ", ".join(f"{counts[verdict]} {verdict}" for verdict in ORDER if counts[verdict])
-    return f"{'Regression' if changes.failed else 'No regression'}: {listed or 'no rows'}"
+    told = any(counts[verdict] for verdict in ("faster", "slower", "unchanged"))
+    found = "Regression" if changes.failed else "No regression found" if told else "Nothing could be compared"
+    return f"{found}: {listed or 'no rows'}"
 
 
 def _rows_table(rows: Sequence[RowChange], changes: Changes) -> str:
@@ -163,6 +165,7 @@ def _context(changes: Changes) -> Iterator[str]:
         yield f"BASE: {', '.join(changes.base)}. NEW: {', '.join(changes.new)}."
     else:
         yield f"Both sides: {', '.join(changes.base)}."
+    yield from changes.warnings
     for item in changes.differences:
         yield f"Not the same on {item.device}: {item.what}, {item.base} in BASE, {item.new} in NEW."
     yield from map(_drift, changes.drifts)

@@ -32,6 +32,7 @@ from finet_deploy.compare.comparison import compare_sides
 from finet_deploy.compare.sides import Side
 from finet_deploy.files import atomic_write_bytes, atomic_write_text
 from finet_deploy.json_files import encode_json
+from finet_deploy.report.markdown import render_table
 from tests.benchmarks.compare_recording import Recording, read_recordings, visit_lines, write_visits
 from tests.compare_runs import simulated_run
 
@@ -62,6 +63,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """One design on one recording. false_slower fails a build, false_any counts `faster` too; found: the slowdown."""
 
     runtime: str
+    recorded_rounds: int
     design: str
     rounds: int
     false_slower: Rate
@@ -191,6 +193,7 @@ def measure(recording: Recording, pairs: int, slowdown: float, seed: int) -> lis
         results.append(
             Result(
                 runtime=recording.runtime,
+                recorded_rounds=len(recording.rounds),
                 design=design,
                 rounds=rounds,
                 false_slower=Rate.count(calls["slower"], pairs),
@@ -227,39 +230,43 @@ def noise(recording: Recording) -> Noise:
 
 def render(noises: Sequence[Noise], results: Sequence[Result], slowdown: float) -> str:
     """Both tables as Markdown."""
-    lines = [
+    columns = [
+        "runtime",
+        "recorded rounds",
+        "design",
+        "rounds a side",
+        "called slower, was not",
+        "any false call",
+    ]
+    columns += [f"{slowdown:.0%} slowdown found", "found by the rule of `report`'s tables"]
+    rows = []
+    for item in results:
+        rates = (item.false_slower, item.false_any, item.found, item.table_rule_found or "–")
+        counts = (item.recorded_rounds, item.design, item.rounds)
+        rows.append([item.runtime, *map(str, counts), *map(str, rates)])
+    scatter = [
+        "runtime",
+        "runs",
+        "rounds",
+        "rows of one file",
+        "visits in a run",
+        "two rows of one file, same round",
+    ]
+    scatter += ["means of runs", "means of runs, less the reference's"]
+    deviations = []
+    for one in noises:
+        values = (one.visit, one.same_round_difference, one.run_mean, one.run_mean_to_reference)
+        shown = ["–" if value is None else f"{value:.2%}" for value in values]
+        deviations.append([one.runtime, *map(str, (one.runs, one.rounds, one.same_file_rows)), *shown])
+    parts = [
         "# How often compare is wrong, and how much it finds",
-        "",
         "Simulated pairs made of real rounds of this machine; 95 % intervals are binomial and take the pairs as "
         "independent, which pairs drawn from the same rounds are not quite.",
-        "",
-        f"| runtime | design | rounds a side | false `slower` | any false call | {slowdown:.0%} slowdown found "
-        "| found by the tables' rule |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    for item in results:
-        rule = item.table_rule_found or "–"
-        lines.append(
-            f"| {item.runtime} | {item.design} | {item.rounds} | {item.false_slower} | {item.false_any} "
-            f"| {item.found} | {rule} |"
-        )
-    lines += [
-        "",
+        render_table(columns, rows),
         "Standard deviations of ln(images per second):",
-        "",
-        "| runtime | runs | rounds | rows of one file | visits in a run | two rows of one file, same round "
-        "| means of runs | less the reference's |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        render_table(scatter, deviations),
     ]
-    for one in noises:
-        shown = [
-            "–" if value is None else f"{value:.2%}"
-            for value in (one.visit, one.same_round_difference, one.run_mean, one.run_mean_to_reference)
-        ]
-        lines.append(
-            f"| {one.runtime} | {one.runs} | {one.rounds} | {one.same_file_rows} | {' | '.join(shown)} |"
-        )
-    return "\n".join(lines) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def main() -> int:

@@ -89,14 +89,21 @@ def read_recordings(paths: Sequence[Path]) -> list[Recording]:
         else:
             with path.open(newline="") as stream:
                 lines += list(csv.DictReader(stream))
-    return [_recording(runtime, lines) for runtime in dict.fromkeys(line["runtime"] for line in lines)]
+    runs: dict[tuple[str, str], list[dict[str, str]]] = {}
+    for line in lines:
+        runs.setdefault((line["run"], line["runtime"]), []).append(line)
+    alike: dict[tuple[str, frozenset[tuple[str, str]]], list[dict[str, str]]] = {}
+    for (_, runtime), own in runs.items():
+        rows = frozenset((line["file"], line["row"]) for line in own)
+        alike.setdefault((runtime, rows), []).extend(own)
+    return [_recording(runtime, own) for (runtime, _), own in alike.items()]
 
 
 def _recording(runtime: str, lines: Sequence[dict[str, str]]) -> Recording:
-    mine = [line for line in lines if line["runtime"] == runtime]
+    """Rounds that lack a valid visit of any row are left out."""
     files: dict[str, list[str]] = {}
     rounds: dict[tuple[str, str], dict[str, float]] = {}
-    for line in mine:
+    for line in lines:
         names = files.setdefault(line["file"], [])
         if line["row"] not in names:
             names.append(line["row"])

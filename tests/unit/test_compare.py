@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from finet_deploy.bench.protocol import Reading
+from finet_deploy.bench.records import VisitResult
 from finet_deploy.bench.settings import load_preset
 from finet_deploy.compare import Options, compare_sides, load_side
 from finet_deploy.errors import FinetDeployError, UsageError
@@ -52,11 +53,10 @@ def test_in_one_interleaved_run_a_change_of_three_percent_is_called(factor, verd
 
 
 def test_a_change_below_the_noise_floor_is_not_called_however_sure_it_is():
-    disturbed = tuple(
-        12 + part for part in TWO
-    )  # the same file under two names seems to differ by more than 1 %
-    row = paired(1.015, aa=disturbed)
+    disturbed = tuple(20 + part for part in TWO)  # the same file under two names seems to differ by 2 %
+    row = paired(1.03, aa=disturbed)
     assert row.p_adjusted < 0.05
+    assert 0.01 < 1 / row.ratio.value - 1 < 0.022  # beyond the threshold
     assert row.verdict == "unchanged"
     assert "below the noise floor" in row.reason
     assert paired(1.06, aa=disturbed).verdict == "slower"
@@ -110,6 +110,21 @@ def test_a_row_of_another_runtime_version_is_judged_and_tells_nothing_of_the_mac
     assert (upgraded.verdict, upgraded.evidence) == ("slower", "apart")
 
 
+def test_a_device_that_was_busy_and_a_run_that_is_not_complete_are_told():
+    base, new = simulated_side("BASE", net(10)), simulated_side("NEW", net(10))
+    run = new.runs[0]
+    del run.visits[len(run.job.visits) - 1]
+    for index, result in run.visits.items():
+        start, *others = result.records
+        busy = msgspec.structs.replace(start.state, load_average_1min=Reading(value=9.0))
+        records = (msgspec.structs.replace(start, state=busy), *others)
+        run.visits[index] = VisitResult(index, records)
+    warnings = compare_sides(base, new).warnings
+    assert warnings[0].startswith("NEW, NEW-0: BUSY: more was running")
+    assert warnings[1] == "NEW, NEW-0: INCOMPLETE: 1 of 20 visits are missing."
+    assert len(warnings) == 2
+
+
 def test_a_row_can_be_said_to_be_unchanged_though_its_file_is_not():
     base = net(10) | {"yardstick": ("y1", ns(5, REF)), AA + "yardstick": ("y1", ns(5, THREE))}
     new = net(12 * 1.03, "new") | {"yardstick": ("y2", ns(6, REF)), AA + "yardstick": ("y2", ns(6, THREE))}
@@ -153,6 +168,10 @@ def test_what_is_no_longer_there_and_what_is_new_is_told_and_fails_nothing():
     assert {row.reason for row in changes.rows} == {None}
     assert verdicts == {"net": "unchanged", "ref": "unchanged", "gone": "missing", "come": "new"}
     assert not changes.failed
+    strict = compare_sides(
+        simulated_side("BASE", base), simulated_side("NEW", new), options=Options(fail_on=("missing",))
+    )
+    assert [row.failures for row in strict.rows if row.failures] == [("missing",)]
 
 
 def test_a_row_that_runs_no_longer_is_a_regression_and_one_that_never_did_is_not():
@@ -292,6 +311,10 @@ def test_properties_of_the_files_are_compared_and_what_is_worse_may_fail():
         facts = {fact.name: fact for fact in row.facts if fact.changed}
         assert facts.keys() == {"file bytes", "delegates"}
         assert facts["file bytes"].factor == pytest.approx(1.1)
+    lost = simulated_side("NEW", net(10, "new"), artifact__delegated_share=0.99)
+    all_of_it = simulated_side("BASE", net(10), artifact__delegated_share=1.0)
+    assert compare_sides(all_of_it, lost, options=Options(fail_on=("delegation",))).failed
+    assert not compare_sides(lost, all_of_it, options=Options(fail_on=("delegation",))).failed
     small = Options(fail_on=("size",), threshold=0.2)
     assert not compare_sides(*sides, options=small).failed
 

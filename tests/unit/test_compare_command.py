@@ -29,7 +29,8 @@ def runs(tmp_path, monkeypatch):
     base = net(10, reference=5) | {"gone": ("g", ns(7)), HOSTILE: ("h1", ns(20, THREE))}
     written_run(Path("base"), base, artifact__bytes={"net": 6_900_000})
     for name, level in (("slower", 10.4), ("faster", 9.6), ("same", 10.0)):
-        new = net(level, "new", reference=5) | {"come": ("c", ns(7)), HOSTILE: ("h2", ns(20, THREE[::-1]))}
+        hostile = [None, *ns(20, THREE[::-1])[1:]]
+        new = net(level, "new", reference=5) | {"come": ("c", ns(7)), HOSTILE: ("h2", hostile)}
         sizes = {"net": 7_000_000, HOSTILE: 5}
         written_run(Path(name), new, artifact__bytes=sizes)
     return tmp_path
@@ -43,7 +44,7 @@ def test_the_exit_status_is_1_for_a_regression_and_0_otherwise(runs, capsys, new
     assert found == status
     line = next(line for line in out.splitlines() if line.startswith("net "))
     assert f"  {verdict}  " in line
-    assert out.rstrip().splitlines()[-1].startswith("Regression: " if status else "No regression: ")
+    assert out.rstrip().splitlines()[-1].startswith("Regression: " if status else "No regression found: ")
     assert err == ""
 
 
@@ -145,12 +146,12 @@ def test_nothing_is_written_unless_something_is_confirmed(runs, capsys):
 
 
 def test_many_rows_fit_a_comment_and_say_what_is_left_out(runs, capsys):
-    latencies = {f"network number {n}": [10_000_000 + n, 10_100_000] for n in range(150)}
+    latencies = {f"network {n} {'with a long name ' * 8}": [10_000_000 + n, 10_100_000] for n in range(150)}
     for name, size in (("many", 1), ("more", 2)):
         columns = {label: (f"{name} {label}", values) for label, values in latencies.items()}
         written_run(Path(name), columns, artifact__bytes=dict.fromkeys(columns, size))
     status, out, _ = run_cli(capsys, "compare", "many", "more", "--format", "md")
     assert status == 0
     assert 40_000 < len(out.encode()) < 65_536
-    assert "more lines are not shown: see `--json`." in out
+    assert out.count("more lines are not shown: see `--json`.") == 3
     assert out.count("<details>") == out.count("</details>") == 1

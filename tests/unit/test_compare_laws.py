@@ -18,7 +18,7 @@ from tests.compare_runs import AA, simulated_side
 
 OPPOSITE = {"faster": "slower", "slower": "faster", "new": "missing", "missing": "new"}
 ROUNDS = 5
-FEW = settings(max_examples=40, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 
 # Latencies of a row: a level, and by how much each round lies off it. Whole ns, so that scaling is exact.
 level = st.integers(1_000_000, 50_000_000)

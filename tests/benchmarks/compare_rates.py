@@ -56,7 +56,7 @@ class Rate(msgspec.Struct, frozen=True, kw_only=True):
         return cls(calls=calls, of=of, low=low, high=high)
 
     def __str__(self) -> str:
-        return f"{self.calls / self.of:.1%} [{self.low:.1%}, {self.high:.1%}]"
+        return f"{self.calls / self.of:.1%} ({self.low:.1%} to {self.high:.1%})"
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,7 +238,7 @@ def render(noises: Sequence[Noise], results: Sequence[Result], slowdown: float) 
         "called slower, was not",
         "any false call",
     ]
-    columns += [f"{slowdown:.0%} slowdown found", "found by the rule of `report`'s tables"]
+    columns += [f"{slowdown:.0%} slowdown found", "found by the tables' own rule"]
     rows = []
     for item in results:
         rates = (item.false_slower, item.false_any, item.found, item.table_rule_found or "–")

@@ -136,6 +136,13 @@ def test_a_row_can_be_said_to_be_unchanged_though_its_file_is_not():
     assert rows["net"].ratio.value == pytest.approx(1 / 1.03, rel=2e-3)
     assert (rows["yardstick"].verdict, rows["yardstick"].evidence) == ("unchanged", "said")
     assert changes.drifts[0].ratio.value == pytest.approx(5 / 6, rel=1e-6)
+    base["ref"], new["ref"] = (
+        ("ref", ns(5, REF)),
+        ("ref", ns(5, REF)),
+    )  # the same file, which is not what was said
+    both = simulated_side("BASE", base), simulated_side("NEW", new)
+    assert compare_sides(*both).drifts[0].files == ("ref",)
+    assert compare_sides(*both, said=["yardstick"]).drifts[0].files == ("yardstick",)
     with pytest.raises(UsageError, match="no row 'yardstik' in BASE.*did you mean 'yardstick'"):
         compare_sides(*sides, said=["yardstik"])
     with pytest.raises(UsageError, match="its rounds are pairs"):

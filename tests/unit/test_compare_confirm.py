@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from finet_deploy.bench.plan import BenchRow
 from finet_deploy.bench.records import read_run
 from finet_deploy.bench.run import run_bench
 from finet_deploy.commands import bench_devices
@@ -135,6 +136,20 @@ def test_another_device_is_refused_before_a_visit(measured):
     with pytest.raises(UsageError, match="not the device of BASE: cpu_count 2 against 8"):
         confirmed(measured, device)
     assert device.visited == []
+
+
+def test_two_rows_of_one_run_can_be_confirmed_too(measured, tmp_path):
+    rows = [BenchRow(measured / "bundles" / side / "net", side) for side in ("base", "new")]
+    settings = msgspec.structs.replace(SETTINGS, rounds=6)
+    run_bench(rows, device=Wobbling({OLD: 10, NEW: 12}), out=tmp_path / "both", preset=settings)
+    side, named = load_side("BASE", [tmp_path / "both"]), [("base", "new")]
+    changes = compare_sides(side, None, named=named)
+    assert changes.failed
+    device = Wobbling({OLD: 10, NEW: 10})
+    how = Confirmation(tmp_path / "confirm", lambda name, runner: contextlib.nullcontext(device))
+    again = confirm(changes, side, None, how, named=named)
+    assert [(row.network, row.verdict) for row in again.rows] == [("base → new", "unchanged")] * 2
+    assert not again.failed
 
 
 def test_where_nothing_is_suspected_nothing_is_measured(measured):

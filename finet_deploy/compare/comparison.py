@@ -268,7 +268,7 @@ class _Judged:
         if self.evidence == "apart":
             return "cannot tell", (
                 f"measured apart, and no row in common tells what the machine did: {self.options.drift:.0%} is allowed "
-                "for that"
+                "for that; one run with both bundles would tell, or two with a row that stays the same"
             )
         if self.shift.half_width > math.log1p(BLIND):
             return "cannot tell", f"the noise would hide a change of {math.expm1(self.shift.half_width):.0%}"

@@ -27,6 +27,7 @@ COMMANDS = {
     "profile": ("profile", "Where an inference spends its time, operator by operator."),
     "tune": ("tune", "Search runtime, precision, passes, threads and cores for a device."),
     "reproduce": ("reproduce", "Run the grid of a paper's table; the table beside the paper's."),
+    "compare": ("compare", "What became faster or slower between runs, and how sure that is."),
     "report": ("report", "Tables from measured runs, with the paper's beside them."),
 }
 

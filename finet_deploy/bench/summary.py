@@ -28,9 +28,11 @@ __all__ = [
     "Comparison",
     "InvalidVisit",
     "RowSummary",
+    "RowVisits",
     "comparison_key",
     "fusion_label",
     "judge_rows",
+    "runtime_versions",
     "summarise",
 ]
 
@@ -120,7 +122,7 @@ def judge_rows(
 
     That rows may share a table is the caller's to see to.
     """
-    visits = {row.id: _RowVisits(run, row) for row in rows}
+    visits = {row.id: RowVisits(run, row) for row in rows}
     rates = {row.id: visits[row.id].rates(run.job.settings) for row in rows}
     baseline = next((row for row in rows if row.baseline), None)
     same = next((row for row in rows if row.aa_of is not None and row.aa_of in rates), None)
@@ -136,13 +138,17 @@ def judge_rows(
     return tuple(summary(row) for row in rows if row.aa_of is None), aa, floor
 
 
+def runtime_versions(run: Run, rows: Sequence[Row]) -> tuple[str, ...]:
+    """What the runtime called itself in the valid visits of these rows: one version, or something is odd."""
+    return tuple(sorted({load.runtime_version for row in rows for load in RowVisits(run, row).all(Load)}))
+
+
 def _compare(run: Run, key: tuple[str, int, str, tuple[int, ...], str], rows: list[Row]) -> Comparison:
     judged, aa, floor = judge_rows(run, rows)
-    versions = {load.runtime_version for row in rows for load in _RowVisits(run, row).all(Load)}
     runtime, threads, precision, input_shape, fusion = key
     return Comparison(
         runtime=runtime,
-        runtime_versions=tuple(sorted(versions)),
+        runtime_versions=runtime_versions(run, rows),
         precision=precision,
         threads=threads,
         input_shape=input_shape,
@@ -153,7 +159,7 @@ def _compare(run: Run, key: tuple[str, int, str, tuple[int, ...], str], rows: li
     )
 
 
-class _RowVisits:
+class RowVisits:
     """The visits of one row, the valid ones apart from the others."""
 
     def __init__(self, run: Run, row: Row) -> None:

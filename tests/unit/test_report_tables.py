@@ -157,6 +157,7 @@ def test_a_row_without_a_valid_visit_says_invalid_instead_of_a_number(tmp_path):
 
 
 def test_an_invalid_visit_of_the_same_file_row_fails_the_command_too(tmp_path, capsys):
+    from finet_deploy.api import BenchResult
     from finet_deploy.commands.bench import _finish
     from finet_deploy.commands.console import Console
 
@@ -164,9 +165,11 @@ def test_an_invalid_visit_of_the_same_file_row_fails_the_command_too(tmp_path, c
     job = make_job(made)
     spoiled = next(v.index for v in job.visits if v.row == made[-1].id and v.round == 1)
     run = make_run(tmp_path / "run", job, latencies(made), {spoiled: {"error": 0.5}})
-    assert _finish([run], run.folder, False, Console(quiet=True)) == 1
+    result = BenchResult((run,), run.folder, (), {})
+    assert not result.passed
+    assert _finish(result, False, Console(quiet=True)) == 1
     assert "warning: invalid: A/A: Finet on host, round 2" in capsys.readouterr().err
-    assert _finish([run], run.folder, True, Console(quiet=True)) == 0
+    assert _finish(result, True, Console(quiet=True)) == 0
 
 
 def test_an_unfinished_and_resumed_run_says_so(tmp_path):

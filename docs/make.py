@@ -1,7 +1,7 @@
 """Tables and pictures of the documentation, from the recorded results: `python -m docs.make` writes them again.
 
-A table stands in a page between `<!-- table: NAME -->` and `<!-- end of table -->`; a test fails when a page or a picture
-is not what this program makes.
+A table stands in a page between `<!-- table: NAME -->` and `<!-- end of table -->`; a test fails when a page or a
+picture is not what this program makes.
 """
 
 from __future__ import annotations
@@ -35,11 +35,15 @@ def markdown(header: list[str], rows: list[list[str]], *, words: int = 1) -> str
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
-def estimate(row: ROW, name: str, low: str = "_low", high: str = "_high") -> str:
+def estimate(row: ROW, name: str) -> str:
     """`value [low, high]` with the digits that the interval supports."""
-    value, *ends = (row[name + end] for end in ("", low, high))
-    found = [float(end) if end else None for end in ends]
-    return format_estimate(Estimate(value=float(value), low=found[0], high=found[1], rounds=0))
+    return interval(row[name], row[f"{name}_low"], row[f"{name}_high"])
+
+
+def interval(value: str, low: str, high: str) -> str:
+    """The same of three fields of a line; an empty field is an end that is not known."""
+    ends = [float(end) if end else None for end in (low, high)]
+    return format_estimate(Estimate(value=float(value), low=ends[0], high=ends[1], rounds=0))
 
 
 def rates(run: str) -> str:
@@ -81,7 +85,7 @@ def table4_order() -> str:
     lines = []
     for row, (network, *values) in zip(ours, paper):
         over = [f"{float(value) / first:.2f}" for value, first in zip(values, base)]
-        lines.append([network, row["network"], *over, estimate(row, "ratio_to_baseline")])
+        lines.append([network, row["network"], *over, ratio(row).replace("*", "")])
     header = ["network (paper)", "row here", "Galaxy s10e", "Honor v20", "Vivo x27", "server CPU here [95 %]"]
     return markdown(header, lines, words=2)
 
@@ -93,7 +97,8 @@ def training_cost() -> str:
     lines = []
     for groups in dict.fromkeys(row["groups"] for row in rows):
         grouped, moments = found[groups, "grouped"], found[groups, "moments"]
-        bytes_ = f"{float(grouped['saved_ratio_to_bn']):.3g}"
+        value = float(grouped["saved_ratio_to_bn"])
+        bytes_ = f"{value:.2f}" if value < 10 else f"{value:.1f}"
         run = grouped["counted"] == "run"
         lines.append(
             [
@@ -112,18 +117,8 @@ def groups() -> str:
     """Accuracy of Finet-small by G on digits."""
     rows = rows_of("training/groups/table.csv")
     header = ["", *(row["column"] for row in rows)]
-    means = [estimate(row, "top1_mean_percent", "", "") for row in rows]
-    means = [
-        format_estimate(
-            Estimate(
-                value=float(row["top1_mean_percent"]),
-                low=float(row["top1_low_percent"]),
-                high=float(row["top1_high_percent"]),
-                rounds=int(row["runs"]),
-            )
-        )
-        for row in rows
-    ]
+    ends = ("top1_mean_percent", "top1_low_percent", "top1_high_percent")
+    means = [interval(*(row[end] for end in ends)) for row in rows]
     medians = [f"{float(row['top1_median_percent']):.2f}" for row in rows]
     return markdown(header, [["mean of five seeds [95 %]", *means], ["median", *medians]])
 
@@ -163,6 +158,13 @@ def certificates() -> str:
     return markdown([f"worst of {len(rows)} networks", "relative error", "network", "limit"], lines)
 
 
+def api() -> str:
+    """The reference of the Python API."""
+    from docs.api_reference import reference
+
+    return reference()
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "table4": lambda: rates("table4-quick"),
     "fusion": lambda: rates("table4-fusion-normal"),
@@ -172,6 +174,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "mimic-rate": mimic_rate,
     "mimic-memory": mimic_memory,
     "certificates": certificates,
+    "api": api,
 }
 
 

@@ -75,7 +75,7 @@ class Preprocessing:
 
 
 def preprocessing_for(config: ModelConfig, model: nn.Module | None = None) -> Preprocessing:
-    """What `model`'s checkpoint says, or a published network's own; else the paper's (resize 256, crop 224) at its size.
+    """What `model`'s checkpoint says, or a published network's own; else the paper's (256, crop 224) at its size.
 
     timm networks bring theirs (`pretrained_cfg`); it is used when `model` has pretrained weights.
     """

@@ -101,7 +101,7 @@ def bench(
     `python` on the host, `native` on phones, unless said otherwise; `app` with the APK `apk`. preset: a name
     (`smoke`, `demo`, `quick`, `normal`, `paper`) or, on one device, settings of yours. threads: of each runtime; 1, on
     a phone as many as big cores. runtimes: all that every bundle has a file for. out: a new folder, by default
-    runs/<what>-<preset>-<time>. resume: complete the run in this folder instead. mixed_fusion, mixed_precision: allow
+    `runs/<what>-<preset>-<time>`. resume: complete the run in this folder instead. mixed_fusion, mixed_precision: allow
     rows that differ in just that in one table. pinned: on a phone, to the big cores. emulated: the phone is an emulated
     one, and every table says so. clean: remove our folder (and the app) from the phone. listener: is told what goes on.
 

@@ -36,7 +36,7 @@ class Report:
 def report(
     runs: Path | str | Sequence[Path | str], *, format: Format = "md", out: Path | str | None = None
 ) -> Report:
-    """The tables of one run folder or several.
+    """The tables of `runs`: one run folder or several.
 
     format: of the text: `md`, one table per group of rows that may be compared, with footnotes from the records; `csv`,
     one line a row. out: a folder, into which report.md and the CSV files are written.

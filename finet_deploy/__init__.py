@@ -12,8 +12,8 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finet_deploy.api import bench as bench
-    from finet_deploy.api import report as report
+    from finet_deploy.api.bench import bench as bench
+    from finet_deploy.api.report import report as report
     from finet_deploy.checkpoint import load_checkpoint as load_checkpoint
     from finet_deploy.checkpoint import save_checkpoint as save_checkpoint
     from finet_deploy.export import export as export

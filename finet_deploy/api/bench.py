@@ -126,9 +126,9 @@ def bench(
         folder, new = Path(resume), False
     else:
         folder, new = _checked_output(asked, out, alone=len(names) == 1), True
+    failed: dict[str, Path] = {}
     if len(names) == 1:
-        run = _measure(names[0], folder, new, asked)
-        runs, folder, failed = [run], run.folder, {}
+        runs = [_measure(names[0], folder, new, asked)]
     else:
         runs, failed = _measure_several(names, folder, new, asked)
     return BenchResult(tuple(runs), folder, tuple(write_report(runs, folder)), failed)

@@ -66,7 +66,8 @@ def verify(
     `fuse_fn` makes it. inputs: name -> (N, C, H, W), such as `evaluation_inputs(photos)`; by default that, of the
     package's photographs as a network of `create_model` or `load_checkpoint` takes them. artifacts: name of
     a format -> a callable that runs the exported file on one input and returns its output. limits: by default
-    `Limits()`, which gives the reason of each. subject: what the certificate calls the model. progress: told each stage as it begins.
+    `Limits()`, which gives the reason of each. subject: what the certificate calls the model.
+    progress: told each stage as it begins.
 
     A failed check does not raise: read `certificate.passed`. Raises UsageError for a model in train mode or
     without running statistics (named by dotted path) and for unusable inputs, FinetDeployError for weights or

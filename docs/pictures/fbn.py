@@ -92,9 +92,9 @@ def _moments(top: int) -> list[str]:
         )
     ]
     parts += [*_tensor(40, top, 64, 4), _label(57, top + 84, "x")]
-    parts += [_arrow(76, top + 18, 158, top + 18), _box(160, top, 190, 36, SMALL)]
-    parts += [_label(255, top + 23, "m_g = E[x_g],  S_g = Cov[x_g]")]
-    parts += [_arrow(352, top + 18, 398, top + 18), _box(400, top, 190, 36, SMALL)]
+    parts += [_arrow(76, top + 18, 128, top + 18), _box(130, top, 240, 36, SMALL)]
+    parts += [_label(250, top + 23, "m_g = E[x_g],  S_g = Cov[x_g]")]
+    parts += [_arrow(372, top + 18, 398, top + 18), _box(400, top, 190, 36, SMALL)]
     parts += [_label(495, top + 23, "F_g = W_g · γ_g / σ_g")]
     parts += [
         _arrow(495, top + 36, 610, top + 52),
@@ -147,6 +147,6 @@ def memory(costs: list[dict[str, str]]) -> str:
             value = found[str(groups), variant]
             height = min(value * scale, base - top)
             parts += [_box(x + shift, base - height, 40, height, fill)]
-            parts += [_label(x + shift + 20, base - height - 6, f"{value:.2f}", size=12)]
+            parts += [_label(x + shift + 20, base - height + 16, f"{value:.2f}", size=12)]
         parts += [_label(x + 43, base + 20, f"G = {groups}")]
     return _page(364, "Memory of training with FBN, by the number of groups", parts)

@@ -20,7 +20,7 @@ def test_the_notebook_runs_and_shows_what_it_promises() -> None:
     ]
     assert all(output.output_type != "error" for cell in notebook.cells for output in cell.get("outputs", []))
     assert "finet_small G=4 SE cifar" in printed[1]
-    assert "pass algebra/fp64" in printed[3]
+    assert "ok algebra/fp64" in printed[3]
     assert "certificate passed" in printed[4]
     assert "Finet-small onnxruntime 2 samples" in printed[5]
     assert "# Measured throughput" in printed[6]

@@ -22,9 +22,8 @@ LINE_WIDTH = 170  # characters across a page on its side, as far as columns are 
 NETWORK_WIDTH, GAP = 38, 3
 LONG_WORD, PIECE = 24, 6
 
-PREAMBLE = r"""% Made from run records by finet-deploy. Compile it as it is, or \input it in a paper: the preamble is
-% skipped there.
-% In the paper, \usepackage{booktabs} gives its rules, and \usepackage{longtable} is needed for tables of many rows.
+PREAMBLE = r"""% Made from run records by finet-deploy. Compile it as it is, or \input it in a paper: there the preamble is
+% skipped, \usepackage{booktabs} gives the tables its rules, and tables of many rows need \usepackage{longtable}.
 \makeatletter
 \ifx\@nodocument\relax\else
   \documentclass[10pt,a4paper,landscape]{article}
@@ -35,19 +34,18 @@ PREAMBLE = r"""% Made from run records by finet-deploy. Compile it as it is, or 
   \setlength{\textwidth}{267mm}\setlength{\oddsidemargin}{-10.4mm}
   \setlength{\textheight}{170mm}\setlength{\topmargin}{-20mm}
   \setlength{\parindent}{0pt}\setlength{\emergencystretch}{3em}
-  \setlength{\LTleft}{0pt}\setlength{\LTright}{0pt plus 1fill}
+  \newenvironment{finetTable}{\par\medskip\begin{minipage}{\textwidth}\def\@captype{table}}{\end{minipage}\par\medskip}
   \newcommand{\finetEnd}{\end{document}}
-  \newcommand{\finetPage}{\clearpage}
   \begin{document}
 \fi
 \makeatother
-% tables
 \providecommand{\finetEnd}{}
-\providecommand{\finetPage}{\par}
-\providecommand{\finetSize}{\footnotesize}
-\providecommand{\toprule}{\hline}
-\providecommand{\midrule}{\hline}
-\providecommand{\bottomrule}{\hline}
+\providecommand{\finetStyle}{\renewcommand{\arraystretch}{1.3}\ifdim\textwidth<550pt
+  \scriptsize\setlength{\tabcolsep}{1.5pt}\else \footnotesize\setlength{\tabcolsep}{4pt}\fi}
+\ifdefined\finetTable\else\newenvironment{finetTable}{\begin{table*}[!htbp]}{\end{table*}}\fi
+\providecommand{\toprule}{\noalign{\hrule height 0.8pt\vskip 2pt}}
+\providecommand{\midrule}{\noalign{\vskip 2pt\hrule height 0.4pt\vskip 2pt}}
+\providecommand{\bottomrule}{\noalign{\vskip 2pt\hrule height 0.8pt}}
 % A character that the font may not have: itself where it is there, else its number.
 \DeclareRobustCommand{\finetChar}[2]{\ifdefined\Umathchar\iffontchar\font#1 \char#1 \else[U+#2]\fi\else[U+#2]\fi}
 """
@@ -156,7 +154,6 @@ def _section(section: Section, number: int) -> Iterator[str]:
         notes = section.notes if last else ()
         small = len(table.rows) + 2 * len(notes) <= MAX_FLOAT_ROWS
         yield from (_float if small else _long)(table, f"{caption}{_interval(table)}", label, notes)
-        yield r"\finetPage"
 
 
 def _interval(table: Table) -> str:
@@ -165,8 +162,8 @@ def _interval(table: Table) -> str:
 
 
 def _float(table: Table, caption: str, label: str, notes: Sequence[str]) -> Iterator[str]:
-    yield r"\begin{table*}[!htbp]"
-    yield r"\centering\finetSize\setlength{\tabcolsep}{4pt}"
+    yield r"\begin{finetTable}"
+    yield r"\centering\finetStyle"
     yield rf"\caption{{{caption}}}\label{{{label}}}"
     yield rf"\begin{{tabular}}{{{_format(table)}}}"
     yield rf"\toprule {_head(table)}"
@@ -178,12 +175,12 @@ def _float(table: Table, caption: str, label: str, notes: Sequence[str]) -> Iter
         yield r"\begin{minipage}{\linewidth}\raggedright"
         yield from _notes(notes)
         yield r"\end{minipage}"
-    yield r"\end{table*}"
+    yield r"\end{finetTable}"
 
 
 def _long(table: Table, caption: str, label: str, notes: Sequence[str]) -> Iterator[str]:
     head = f"{_head(table)} \\midrule"
-    yield r"{\finetSize\setlength{\tabcolsep}{4pt}\setlength{\LTcapwidth}{\linewidth}"
+    yield r"{\finetStyle\setlength{\LTcapwidth}{\linewidth}"
     yield rf"\begin{{longtable}}{{{_format(table)}}}"
     yield rf"\caption{{{caption}}}\label{{{label}}}\tabularnewline \toprule {head} \endfirsthead"
     yield rf"\toprule {head} \endhead"
@@ -232,7 +229,7 @@ def _cell(cell: Cell) -> str:
 
 def _notes(notes: Sequence[str]) -> Iterator[str]:
     for note in notes:
-        yield rf"{{\footnotesize\hangindent=1em\hangafter=1 \textbullet\ {escape(note)}\par}}"
+        yield rf"{{\footnotesize\hangindent=1em\hangafter=1 $\bullet$ {escape(note)}\par}}"
 
 
 def _side_by_side(table: Table) -> Iterator[Table]:

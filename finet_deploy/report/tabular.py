@@ -109,17 +109,15 @@ def render_notes_csv(runs: Sequence[Run]) -> str:
 def read_results(file: Path | str | io.StringIO) -> pandas.DataFrame:
     """A `results.csv` as a pandas frame with the types of `CSV_TYPES`: whole numbers and truths stay so beside gaps.
 
-    Only an empty cell is a gap: a network may be called "NA".
+    Only an empty cell is a gap, and a time that is none: a network may be called "NA".
     """
     import pandas
 
     types: dict[Any, Any] = {name: kind for name, kind in CSV_TYPES.items() if kind != MOMENT}
     frame = pandas.read_csv(file, dtype=types, keep_default_na=False, na_values=[""])
-    for name, kind in CSV_TYPES.items():
-        if kind == MOMENT:
-            frame[name] = pandas.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce").astype(
-                MOMENT
-            )
+    for name in (name for name, kind in CSV_TYPES.items() if kind == MOMENT):
+        moments = pandas.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce")
+        frame[name] = moments.dt.as_unit("ns")
     return frame
 
 

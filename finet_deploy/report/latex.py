@@ -20,7 +20,7 @@ __all__ = ["escape", "latex_estimate", "render_latex"]
 MAX_FLOAT_ROWS = 25  # rows and notes that fit on a page; longer tables break across pages
 LINE_WIDTH = 170  # characters across a page on its side, as far as columns are put into one table
 NETWORK_WIDTH, GAP = 38, 3
-LONG_WORD, PIECE = 24, 6
+LONG_WORD, PIECE = 32, 8
 
 PREAMBLE = r"""% Made from run records by finet-deploy. Compile it as it is, or \input it in a paper, where the preamble
 % is skipped, \usepackage{booktabs} gives the tables its rules, and tables of many rows need \usepackage{longtable}.

@@ -76,7 +76,7 @@ CSV_TYPES: Mapping[str, str] = {
     "certificate_passed": TRUTH,
     "artifact_sha256": TEXT,
 }
-"""The columns of `results.csv`, in order, with the pandas type of each. All but the first of them may be empty."""
+"""The columns of `results.csv`, in order, with the pandas type of each. Every type holds gaps, as NumPy's do not."""
 
 
 def render_csv(runs: Sequence[Run]) -> str:

@@ -8,6 +8,7 @@ import json
 import re
 from decimal import Decimal
 from html.parser import HTMLParser
+from pathlib import Path
 
 import msgspec
 import pandas
@@ -39,7 +40,9 @@ from finet_deploy.report import document as document_module
 from finet_deploy.report.data import SCHEMA_FILE, ReportDocument
 from finet_deploy.report.numbers import format_estimate, round_estimate
 from tests.bench_fakes import DEVICE, SETTINGS, make_job, make_row, make_run
+from tests.benchmarks.report_scale import write_runs
 
+RESULTS = Path(__file__).parents[2] / "results"
 render_html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render
 HOSTILE = "../a|b <script>alert(1)</script> \\input{/etc/passwd} $x^2$ %& #_~ `b` www.evil.example \x1b[31m\u202e\n=1"
 
@@ -293,7 +296,14 @@ def test_mixed_protocols_apart_share_no_table_and_say_so_in_every_format(tmp_pat
 
 
 def printed_path(text):
-    return text.replace("\\_", "_").replace("\\allowbreak{}", "").replace("{}", "")
+    for written, plain_text in (
+        ("\\_", "_"),
+        ("{\\ttfamily\\char95}", "_"),
+        ("\\allowbreak{}", ""),
+        ("{}", ""),
+    ):
+        text = text.replace(written, plain_text)
+    return text
 
 
 @pytest.mark.parametrize(
@@ -359,3 +369,31 @@ def test_a_table_too_wide_for_a_page_is_printed_in_parts_with_every_column_once(
     assert len(found) == parts
     assert tuple(name for part in found for name in part.columns[1:]) == names
     assert all(part.columns[0] == "network" and len(part.rows[0]) == len(part.columns) for part in found)
+
+
+def test_ten_thousand_records_make_a_report_that_can_be_sent(tmp_path):
+    """How long it takes, tests/benchmarks/report_scale.py measures."""
+    runs = load_runs(write_runs(tmp_path, visits=10_000, runs=40, samples=5))
+    assert sum(len(run.visits) for run in runs) >= 9_600
+    for form in FORMATS.values():
+        assert len(form.render(runs).encode()) < 5_000_000
+
+
+def test_the_readme_names_every_column_with_its_type():
+    text = (SCHEMA_FILE.parent / "README.md").read_text("utf-8")
+    table = text.split("## CSV")[1].split("## JSON")[0]
+    found = {}
+    for names, kind in re.findall(r"^\| (`.*?`) \| (.*?) \|", table, re.M):
+        found.update(dict.fromkeys(re.findall(r"`(\w+)`", names), kind))
+    assert list(found.items()) == list(CSV_TYPES.items())
+
+
+@pytest.mark.parametrize("name", ["table4-quick", "table4-fusion-normal"])
+def test_the_recorded_tables_are_what_their_records_give(name):
+    folder = RESULTS / name
+    runs = load_runs([folder])
+    made = {form.file: form.render for form in FORMATS.values()} | {"notes.csv": render_notes_csv}
+    kept = sorted(path.name for path in folder.iterdir() if path.name in made)
+    assert kept[:3] == ["notes.csv", "report.md", "report.tex"]
+    for file in kept:
+        assert (folder / file).read_text("utf-8") == made[file](runs), f"{file}: finet-deploy report -o"

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 from finet_deploy.bench.protocol import (
     End,
@@ -50,7 +50,7 @@ class VisitResult:
     records: tuple[Record, ...]
 
     @cached_property
-    def _first(self) -> dict[type[Record], Record]:
+    def _first(self) -> dict[Any, Record]:
         return {type(record): record for record in reversed(self.records)}
 
     def find(self, kind: type[R]) -> R | None:

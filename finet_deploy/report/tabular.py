@@ -27,7 +27,7 @@ __all__ = ["CSV_TYPES", "csv_cell", "read_results", "render_csv", "render_notes_
 # The last three are the first ones in full width, which some spreadsheets take for the same.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
-TEXT, WHOLE, NUMBER, TRUTH, MOMENT = "string", "Int64", "Float64", "boolean", "datetime64[ns, UTC]"
+TEXT, WHOLE, NUMBER, TRUTH, MOMENT = "string", "Int64", "Float64", "boolean", "datetime64[us, UTC]"
 CSV_TYPES: Mapping[str, str] = {
     "run": TEXT,
     "created_utc": MOMENT,
@@ -117,7 +117,7 @@ def read_results(file: Path | str | io.StringIO) -> pandas.DataFrame:
     frame = pandas.read_csv(file, dtype=types, keep_default_na=False, na_values=[""])
     for name in (name for name, kind in CSV_TYPES.items() if kind == MOMENT):
         moments = pandas.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce")
-        frame[name] = moments.dt.as_unit("ns")
+        frame[name] = moments.dt.as_unit("us")
     return frame
 
 

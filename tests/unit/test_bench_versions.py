@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from finet_deploy import __version__
 from finet_deploy.bench.protocol import SCHEMA_VERSION, Job, encode_record
-from finet_deploy.bench.records import create_run, read_run
+from finet_deploy.bench.records import read_run
 from finet_deploy.bench.versions import UPGRADES, Upgrade, decode_job, decode_record_line
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.report import FORMATS, load_runs
@@ -147,13 +147,13 @@ def test_a_job_that_contradicts_itself_is_refused(tmp_path, change, message):
         read_run(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["job.json", "records.jsonl"])
+@pytest.mark.parametrize("name", ["job.json", "records.jsonl", "phone.jsonl"])
 def test_a_pipe_is_not_waited_for(tmp_path, name):
-    create_run(tmp_path / "run", JOB)
-    (tmp_path / "run" / name).unlink(missing_ok=True)
-    os.mkfifo(tmp_path / "run" / name)
+    folder = make_run(tmp_path / "run", JOB, {ROW.id: 10.0}).folder
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
     with pytest.raises(FinetDeployError, match="no job.json|not a file"):
-        read_run(tmp_path / "run")
+        FORMATS["md"].render(load_runs([folder]))
 
 
 @given(st.data())

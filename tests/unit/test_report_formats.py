@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import re
@@ -248,13 +249,18 @@ def test_the_csv_has_its_types_with_gaps_in_every_column_that_may_have_them(tmp_
     assert list(frame["trained"].isna()) == [False, True] and not frame["trained"][0]
     assert frame["suite"].isna().all() and frame["noise_floor_factor"].isna().all()
     assert frame["created_utc"][0] == pandas.Timestamp("2026-11-21", tz="UTC")
+    for told, year in (("0001-01-01T00:00:00+00:00", 1), ("9999-12-31", 9999), ("yesterday", None)):
+        odd = dataclasses.replace(run, job=msgspec.structs.replace(job, created_utc=told))
+        moment = read_results(io.StringIO(render_csv([odd])))["created_utc"]
+        assert str(moment.dtype) == CSV_TYPES["created_utc"]
+        assert moment[0] is pandas.NaT if year is None else moment[0].year == year
     assert frame["valid_visits"].sum() == 3 and frame["params"].dtype.kind == "i"
 
 
 def test_plain_pandas_finds_the_types_of_columns_without_gaps(tmp_path):
     run = hostile_run(tmp_path)
     frame = pandas.read_csv(io.StringIO(render_csv([run])))
-    kinds = {"Int64": "i", "Float64": "f", "boolean": "b", "string": "O", "datetime64[ns, UTC]": "O"}
+    kinds = {"Int64": "i", "Float64": "f", "boolean": "b", "string": "O", "datetime64[us, UTC]": "O"}
     full = [name for name in CSV_TYPES if frame[name].notna().all()]
     assert len(full) > 35
     assert {name: frame[name].dtype.kind for name in full} == {name: kinds[CSV_TYPES[name]] for name in full}

@@ -162,3 +162,21 @@ def test_an_unpaired_interval_covers_a_true_ratio_about_as_often_as_it_says():
         ratio = unpaired_ratio(list(ours), list(theirs))
         hits += ratio.low <= 0.9 <= ratio.high
     assert hits >= 105
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 2**40), min_size=1, max_size=400), st.sampled_from([50, 90, 99]))
+def test_percentiles_and_medians_are_numpys_to_the_last_bit(latencies, percent):
+    found = percentile_ms(latencies, percent)
+    assert found in (None, float(np.percentile(latencies, percent)) / 1e6)
+    assert images_per_second(latencies, "median") == 1e9 / float(np.median(latencies))
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 151, 1100])
+def test_the_interval_is_that_of_resampled_medians_however_many_are_drawn_at_once(count):
+    values = np.random.default_rng(count).uniform(1, 100, count)
+    picks = np.random.default_rng(0).integers(count, size=(10_000, count))
+    medians = np.median(np.sort(values)[picks], axis=1)
+    estimate = median_estimate(list(values))
+    tails = np.quantile(medians, [(1 - 0.95) / 2, 1 - (1 - 0.95) / 2])
+    assert [estimate.low, estimate.high] == list(tails)

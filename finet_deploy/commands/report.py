@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 
 from finet_deploy.commands.console import Console, output_options
-from finet_deploy.errors import UsageError
 
 FORMATS = ("md", "csv", "tex", "json")  # the keys of `finet_deploy.report.FORMATS`, which is slow to import
 
@@ -41,17 +40,11 @@ Examples:
 @output_options
 def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bool, console: Console) -> None:
     """Tables from the run folders RESULTS, made from their records alone."""
-    from finet_deploy.report import FORMATS as formats
-    from finet_deploy.report import load_runs, protocol_differences, write_report
+    from finet_deploy.api.report import report
 
-    runs = load_runs(results, apart=apart)
-    for difference in protocol_differences(runs):
+    found = report(results, format="json" if console.json_output else form, apart=apart, out=output)
+    for difference in found.differences:
         console.warn(f"different protocols, so no common table: {difference}")
-    if output is not None and output.is_file():
-        raise UsageError(
-            "the output is a file, a folder is needed", where=str(output), do="choose another -o"
-        )
-    click.echo(formats["json" if console.json_output else form].render(runs), nl=False)
-    if output is not None:
-        for path in write_report(runs, output):
-            console.note(f"wrote {path}")
+    click.echo(found.text, nl=False)
+    for path in found.files:
+        console.note(f"wrote {path}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import finet_deploy
 
-__all__ = ["CLASSES", "functions", "reference", "signature"]
+__all__ = ["CLASSES", "functions", "reference", "signature", "signatures"]
 
 # Types that the functions return or take, and where they are imported from.
 CLASSES = {
@@ -78,6 +79,14 @@ def class_of(name: str) -> type:
     return found
 
 
+def signatures() -> str:
+    """All of them, a line each: what programs rely on."""
+    lines = [signature(name, function) for name, function in functions().items()]
+    for name in CLASSES:
+        lines += [f"{name}.{text}" for text in members(class_of(name)).values()]
+    return "\n".join(lines) + "\n"
+
+
 def reference() -> str:
     """Functions, then classes, in Markdown."""
     parts = ["### Functions\n"]
@@ -97,3 +106,7 @@ def reference() -> str:
             f"```py\n{code}\n```\n",
         ]
     return "\n".join(parts).rstrip("\n") + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(signatures())

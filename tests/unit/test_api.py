@@ -174,6 +174,7 @@ def test_report_is_the_command_of_that_name(tmp_path, capsys):
         assert run_cli(capsys, "report", RUN, "--format", form)[1] == found.text
         assert found.text == FORMATS[form].render(found.runs)
     found = report([str(RUN)], out=tmp_path / "tables")
+    assert {path.name for path in found.files} >= {"report.md", "results.csv"}
     assert found.runs[0].job.suite == "table4"
     assert all(path.is_file() and path.parent == tmp_path / "tables" for path in found.files)
     assert found.to_json_object()[0]["suite"] == "table4"

@@ -6,7 +6,7 @@ import re
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from finet_deploy.bench.statistics import Estimate
@@ -16,6 +16,10 @@ from finet_deploy.report.numbers import format_estimate, round_estimate
 from tests.rendered import Words, plain, render_html
 
 
+@example("a #")
+@example("a ##")
+@example("1.")
+@example("- a")
 @given(st.text(max_size=40) | st.text("[](){}<>!&#*_-+=~`|\\:/.1wa \n", max_size=25))
 def test_any_text_in_markdown_shows_as_itself_as_cell_note_and_heading(text):
     for block, tags in (

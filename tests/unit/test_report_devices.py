@@ -75,6 +75,11 @@ def test_columns_that_differ_in_file_or_version_say_so_below_the_table(tmp_path)
     text = render_markdown(runs)
     assert "Not the same file in every column (SHA-256 differs): net." in text
     assert "runtime's version" not in text
+    newer = make_run(
+        tmp_path / "newer", job, {made[0].id: 10.0}, {n: {"runtime_version": "2.0"} for n in range(3)}
+    )
+    notes = "The columns differ in the runtime's version. a, 1 thread, test: 1.2.3; b, 1 thread, test: 2.0."
+    assert notes in render_markdown([runs[0], newer])
     assert "Not the same file" not in render_markdown(load_runs([on(tmp_path, "a"), on(tmp_path, "c")]))
 
 

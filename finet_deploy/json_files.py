@@ -84,8 +84,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _bounded(digits: str) -> int:
-    # Fewer than 20 characters first: `int` of very many digits is an error of its own, or slow.
-    if len(digits) > 20 or not -MAX_INTEGER - 1 <= int(digits) <= MAX_INTEGER:
+    number = int(digits)  # msgspec has refused what has more digits than `int` takes
+    if not -MAX_INTEGER - 1 <= number <= MAX_INTEGER:
         shown = digits if len(digits) <= 24 else f"{digits[:20]}..."
         raise BadJson(f"integer {shown} does not fit into 64 bits")
-    return int(digits)
+    return number

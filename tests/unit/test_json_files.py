@@ -57,15 +57,18 @@ def test_depth_is_bounded_and_brackets_in_text_do_not_count(depth, brackets, clo
     else:
         with pytest.raises(BadJson, match="truncated"):
             decode_json(text.encode())
-    assert decode_json(json.dumps("[" * 500).encode()) == "[" * 500
+    for quotes in ("", '"', '\\"', '"\\', '"x"'):  # however the text is escaped
+        assert decode_json(json.dumps(quotes + "[{" * 500).encode()) == quotes + "[{" * 500
 
 
 @pytest.mark.parametrize(
     "text, message",
     [
         ('{"x": 9223372036854775808}', "integer 9223372036854775808 does not fit into 64 bits"),
+        ('{"x":9223372036854775808,"names":{}}', "does not fit into 64 bits"),  # as we would write it
         ('{"x": -9223372036854775809}', "does not fit into 64 bits"),
         ('{"x": ' + "9" * 4000 + "}", "integer 99999999999999999999... does not fit"),
+        ('{"x": ' + "9" * 5000 + "}", "out of range"),
         ('{"x": ' + "9" * 100_000 + "}", "out of range"),
         ('{"x": NaN}', "malformed"),
         ('{"x": Infinity}', "malformed"),

@@ -112,7 +112,9 @@ def assemble(runs: Sequence[Run]) -> Content:
         panels=tuple(_plots(panel) for panel in panels),
         traces=tuple(picture for picture, _ in traced if picture is not None),
         untraced=tuple(
-            f"{device_label(run)}: {reason}" for run, (_, reasons) in zip(runs, traced) for reason in reasons
+            dict.fromkeys(
+                f"{device_label(run)}: {reason}" for run, (_, reasons) in zip(runs, traced) for reason in reasons
+            )
         ),
         evidence=evidence(panels, proofs),
         paper=paper,

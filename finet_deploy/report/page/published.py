@@ -36,12 +36,13 @@ TITLES = {
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper prints of a network. phones: images per second, in the order of its Table 3."""
+    """What the paper prints of a network, digit for digit; empty where it prints nothing. phones: images per second,
+    in the order of its Table 3."""
 
-    phones: tuple[float, ...] = ()
-    top1: float | None = None
-    params_millions: float | None = None
-    mmacs: float | None = None
+    phones: tuple[str, ...] = ()
+    top1: str = ""
+    params_millions: str = ""
+    mmacs: str = ""
 
 
 def published_row(panel: Panel, row: RowData) -> Published:
@@ -57,8 +58,7 @@ def _published(label: str) -> Published:
     header, body = paper_table(2)
     found = dict(zip(header, next(line for line in body if line[0] == size)))
     figures = ("large_top1_percent", "large_params_millions", "large_mmacs")
-    top1, params, macs = (float(found[name]) if found[name] else None for name in figures)
-    return Published(tuple(map(float, phones)), top1, params, macs)
+    return Published(tuple(phones), *(found[name] for name in figures))
 
 
 def beside_ours(panels: Sequence[Panel]) -> list[Table]:
@@ -77,7 +77,7 @@ def _speeds(panels: Sequence[Panel]) -> Table:
     lines = []
     for label in ROWS:
         paper = [
-            Cell(f"{value:.2f}", value, second=f"× {value / base:.2f}")
+            Cell(value, float(value), second=f"× {float(value) / float(base):.2f}")
             for value, base in zip(_published(label).phones, reference.phones)
         ]
         ours = [
@@ -113,15 +113,14 @@ def _sizes(panels: Sequence[Panel]) -> Table:
     lines = []
     for label in ROWS:
         paper, ours = _published(label), rows.get(label)
-        figures = [
+        figures = (
             paper.params_millions,
-            ours.params / 1e6 if ours else None,
+            f"{ours.params / 1e6:.3f}" if ours else "",
             paper.mmacs,
-            ours.macs / 1e6 if ours else None,
+            f"{ours.macs / 1e6:.2f}" if ours else "",
             paper.top1,
-        ]
-        digits = (3, 3, 1, 2, 3)
-        cells = [Cell("–" if v is None else f"{v:.{d}f}", v) for v, d in zip(figures, digits)]
+        )
+        cells = [Cell(figure or "–", float(figure) if figure else None) for figure in figures]
         lines.append(Line([Cell(label), *cells]))
     notes = [
         "Ours are those of the exported network: fusing takes the normalization's parameters away. The paper leaves one "

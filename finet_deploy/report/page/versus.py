@@ -26,7 +26,7 @@ from finet_deploy.report.page.text import escaped, shown
 __all__ = ["AXES", "ratios", "scatter"]
 
 SHAPES = ("circle", "square", "diamond", "triangle")
-LEGEND, NAMES, AXIS = 20, 232, 48  # NAMES: the width of their column
+LEGEND, NAMES, AXIS = 20, 240, 48  # NAMES: the width of their column
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ AXES = (
         "accuracy",
         "top-1 accuracy on ImageNet as the paper prints it, %",
         "% top-1 (paper)",
-        lambda panel, row: published_row(panel, row).top1,
+        lambda panel, row: _top1(panel, row),
     ),
 )
 
@@ -71,7 +71,7 @@ def ratios(group: Group) -> Picture | None:
     pad = (high - low) * 0.04
     scale = Scale(low - pad, high + pad, NAMES, WIDTH - 12)
     top = LEGEND * len(series) + 6
-    step = max(26, 12 * len(series) + 8)
+    step = max(34, 12 * len(series) + 14)
     height = top + step * len(names) + AXIS
     body = [_legend([shown(column) for column, _ in series])]
     if floors:
@@ -81,7 +81,7 @@ def ratios(group: Group) -> Picture | None:
     body.append(line(scale(1), top, scale(1), height - AXIS, "z"))
     for place, label in enumerate(names):
         y = top + step * place
-        body.append(text(4, y + step / 2 + 4, shown(label, 33)))
+        body.append(text(4, y + step / 2 + 4, shown(label, 36)))
         for number in range(len(series)):
             if (label, number) in found:
                 body.append(_interval(found[label, number], scale, y + step / 2 + 12 * (number - (len(series) - 1) / 2), number))
@@ -126,6 +126,7 @@ def scatter(group: Group, axis: Axis) -> Picture | None:
         taken.append((x - 7, y - 7, x + 7, y + 7))
         if middle.low is not None and middle.high is not None:
             body.append(line(x, up(middle.low), x, up(middle.high), f"i{number % SERIES}"))
+            taken.append((x - 1, up(middle.high), x + 1, up(middle.low)))
         told = f"{row.label}: {format_estimate(middle)} images/s, {format_significant(across, 4)} {axis.unit}"
         body.append(_mark(x, y, number, told))
     body += [_label(row.label, along(across), up(middle.value), taken) for _, row, across, middle in points]
@@ -142,6 +143,11 @@ def scatter(group: Group, axis: Axis) -> Picture | None:
         ),
         note=UNREAL if group.table.emulated else "Up is faster.",
     )
+
+
+def _top1(panel: Panel, row: RowData) -> float | None:
+    printed = published_row(panel, row).top1
+    return float(printed) if printed else None
 
 
 def _plain(panel: Panel) -> list[RowData]:

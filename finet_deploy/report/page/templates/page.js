@@ -51,6 +51,7 @@
       const keep = row.cells[0].textContent.toLowerCase().includes(find)
         && fits(row, "device", device) && fits(row, "runtime", runtime) && fits(row, "state", state);
       row.hidden = !keep;
+      if (row.closest("table").id !== "all-rows") continue;
       total += 1;
       shown += keep ? 1 : 0;
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -104,8 +105,18 @@ def comparison_key(
     return row.artifact.runtime, row.threads, precision, row.input_shape, fusion
 
 
+_SUMMARIES: WeakKeyDictionary[Run, tuple[Comparison, ...]] = WeakKeyDictionary()
+
+
 def summarise(run: Run) -> tuple[Comparison, ...]:
-    """All comparisons of a run, in the order of the job's rows."""
+    """All comparisons of a run, in the order of the job's rows. Worked out once: every format of a report asks."""
+    found = _SUMMARIES.get(run)
+    if found is None:
+        found = _SUMMARIES[run] = _summarise(run)
+    return found
+
+
+def _summarise(run: Run) -> tuple[Comparison, ...]:
     groups: dict[tuple[str, int, str, tuple[int, ...], str], list[Row]] = {}
     for row in run.job.rows:
         key = comparison_key(row, mixed_fusion=run.job.mixed_fusion, mixed_precision=run.job.mixed_precision)

@@ -20,11 +20,16 @@ from finet_deploy.bench.records import RecordLog, create_run, read_run
 from finet_deploy.bench.statistics import Estimate
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.report import (
+    CSV_TYPES,
     load_runs,
     paper_csv,
     paper_table,
+    read_results,
     render_csv,
+    render_json,
+    render_latex,
     render_markdown,
+    render_notes_csv,
     run_object,
     write_report,
 )
@@ -68,9 +73,10 @@ def test_the_csv_is_as_the_golden_file_has_it_and_loads_with_types(tmp_path):
     run = make_run(tmp_path / "run", make_job(made), latencies(made))
     text = render_csv([run])
     assert text == (DATA / "results.csv").read_text("utf-8")
-    frame = pandas.read_csv(io.StringIO(text))
+    frame = read_results(io.StringIO(text))
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == dict(CSV_TYPES)
     assert list(frame["network"]) == ["Finet", "Peer", "A/A: Finet"]
-    assert frame["images_per_second"].dtype == float
+    assert frame["images_per_second_text"][1].startswith("49.51 [49.41, ")
     assert frame["images_per_second"][1] == pytest.approx(50, rel=0.01)
     assert frame["ratio_to_baseline_low"][1] <= frame["ratio_to_baseline"][1] <= 0.51
     assert list(frame["valid_visits"]) == [3, 3, 3]
@@ -293,15 +299,27 @@ def test_reports_are_written_whole_and_an_empty_run_is_refused(tmp_path):
     made = rows()
     run = make_run(tmp_path / "run", make_job(made, suite="table4"), latencies(made))
     paths = write_report([run], tmp_path / "report")
-    assert [path.name for path in paths] == ["report.md", "results.csv", "paper_table4.csv"]
-    assert paths[0].read_text("utf-8") == render_markdown([run])
+    made_of = {
+        "report.md": render_markdown([run]),
+        "results.csv": render_csv([run]),
+        "report.tex": render_latex([run]),
+        "report.json": render_json([run]),
+        "notes.csv": render_notes_csv([run]),
+        "paper_table4.csv": paper_csv(4),
+    }
+    assert {path.name: path.read_text("utf-8") for path in paths} == made_of
     create_run(tmp_path / "empty", make_job(made))
     with pytest.raises(UsageError, match="no visit was finished"):
         load_runs([tmp_path / "empty"])
     with pytest.raises(UsageError, match="nothing to report"):
         load_runs([])
-    with pytest.raises(FinetDeployError, match=r"no job\.json"):
-        load_runs([tmp_path])
+    (tmp_path / "other").mkdir()
+    with pytest.raises(FinetDeployError, match=r"no job\.json in this folder: it is no run"):
+        load_runs([tmp_path / "other"])
+    with pytest.raises(FinetDeployError, match=r"no job\.json here: there is no such folder"):
+        load_runs([tmp_path / "absent"])
+    with pytest.raises(FinetDeployError, match=r"no job\.json here: this is a file"):
+        load_runs([paths[0]])
 
 
 def test_a_run_as_an_object_is_json_with_every_figure(tmp_path):

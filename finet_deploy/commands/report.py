@@ -9,7 +9,7 @@ import click
 from finet_deploy.commands.console import Console, output_options
 from finet_deploy.errors import UsageError
 
-FORMATS = ("md", "csv", "tex", "json")  # the keys of `finet_deploy.report.FORMATS`, which is slow to import
+FORMATS = ("md", "csv", "tex", "json", "html")  # the keys of `finet_deploy.report.FORMATS`, which is slow to import
 
 EPILOG = """\b
 Examples:
@@ -17,13 +17,15 @@ Examples:
   finet-deploy report runs/* -o tables/
   finet-deploy report runs/mine --format csv
   finet-deploy report runs/mine --format tex > table.tex
+  finet-deploy report runs/* --format html > page.html
+  finet-deploy report runs/* --format html -o site/
 """
 
 
 @click.command("report", epilog=EPILOG)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the report in every format."
+    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the report in every format; with html, its plots as SVG and PNG too."
 )
 @click.option(
     "--format",
@@ -42,7 +44,7 @@ Examples:
 def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bool, console: Console) -> None:
     """Tables from the run folders RESULTS, made from their records alone."""
     from finet_deploy.report import FORMATS as formats
-    from finet_deploy.report import load_runs, protocol_differences, write_report
+    from finet_deploy.report import load_runs, protocol_differences, write_figures, write_report
 
     runs = load_runs(results, apart=apart)
     for difference in protocol_differences(runs):
@@ -51,7 +53,11 @@ def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bo
         raise UsageError(
             "the output is a file, a folder is needed", where=str(output), do="choose another -o"
         )
-    click.echo(formats["json" if console.json_output else form].render(runs), nl=False)
+    paths: list[Path] = []
     if output is not None:
-        for path in write_report(runs, output):
-            console.note(f"wrote {path}")
+        paths += write_figures(runs, output / "figures") if form == "html" else []
+        paths += write_report(runs, output)
+    if not (form == "html" and output is not None and not console.json_output):  # a page in a folder is enough
+        click.echo(formats["json" if console.json_output else form].render(runs), nl=False)
+    for path in paths:
+        console.note(f"wrote {path}")

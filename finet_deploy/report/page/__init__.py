@@ -14,40 +14,31 @@ from finet_deploy.report.page.assemble import Content, assemble
 from finet_deploy.report.page.colours import page_css
 from finet_deploy.report.page.png import png_drawer
 
-__all__ = ["render_figures", "render_html", "write_page"]
-
-PAGE, FIGURES = "report.html", "figures"
-
+__all__ = ["render_figures", "render_html", "write_figures"]
 
 def render_html(runs: Sequence[Run]) -> str:
-    """The page for these runs."""
+    """The page for these runs. Raises what reading their folders raises."""
     return _html(assemble(runs))
 
 
 def render_figures(runs: Sequence[Run]) -> dict[str, str]:
     """The page's plots as SVG files of their own: name without ending -> text."""
-    return _figures(assemble(runs))
+    return {picture.name: picture.file() for picture in assemble(runs).pictures}
 
 
-def write_page(runs: Sequence[Run], out: Path) -> tuple[Path, ...]:
-    """Write `report.html` and every plot as `figures/*.svg` and `.png` into `out`; returns the paths.
+def write_figures(runs: Sequence[Run], out: Path) -> tuple[Path, ...]:
+    """Write every plot of the page into `out`, as SVG and as PNG; returns the paths.
 
     `FinetDeployError` when the package that draws PNG is not there: before anything is written.
     """
+    paths = []
     with png_drawer() as to_png:
-        content = assemble(runs)
-        paths = [out / PAGE]
-        atomic_write_text(paths[0], _html(content))
-        for name, svg in _figures(content).items():
-            vector, pixels = out / FIGURES / f"{name}.svg", out / FIGURES / f"{name}.png"
+        for name, svg in render_figures(runs).items():
+            vector, pixels = out / f"{name}.svg", out / f"{name}.png"
             atomic_write_text(vector, svg)
             atomic_write_bytes(pixels, to_png(svg))
             paths += [vector, pixels]
     return tuple(paths)
-
-
-def _figures(content: Content) -> dict[str, str]:
-    return {picture.name: picture.file() for picture in content.pictures}
 
 
 def _html(content: Content) -> str:

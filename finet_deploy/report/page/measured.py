@@ -13,8 +13,8 @@ from finet_deploy.bench.records import Run, VisitResult
 from finet_deploy.bench.statistics import images_per_second
 from finet_deploy.bench.summary import Comparison, RowSummary, summarise
 from finet_deploy.bench.validity import visit_problem
-from finet_deploy.report.across import AcrossDevices
-from finet_deploy.report.markdown import RUNTIME_NAMES
+from finet_deploy.report.across import AcrossDevices, device_tables
+from finet_deploy.report.document import RUNTIME_NAMES
 from finet_deploy.report.page.text import shown, slug
 
 __all__ = ["Group", "Panel", "RowData", "arrange", "device_label", "group_panels"]
@@ -118,15 +118,17 @@ def arrange(runs: Sequence[Run]) -> list[Panel]:
 
 
 def group_panels(panels: Sequence[Panel]) -> list[Group]:
-    """Panels side by side where runtime, precision, input and fusion are equal; emulated devices apart from others."""
-    groups: dict[tuple[object, ...], Group] = {}
-    for panel in panels:
-        found, device = panel.comparison, panel.run.job.device
-        key = (found.runtime, found.precision, found.input_shape, found.fusion, device.emulated)
-        group = groups.setdefault(key, Group(AcrossDevices(key), {}, slug("group", len(groups) + 1, found.runtime)))
-        group.table.add(device, panel.run.job.runner, panel.run.job.settings.preset, found)
-        group.panels[group.table.columns[-1]] = panel
-    return list(groups.values())
+    """Panels side by side where runtime, precision, input, fusion and protocol are equal; emulated devices apart."""
+    of = {id(panel.comparison): panel for panel in panels}  # `summarise` gives the same object each time
+    tables = device_tables(list(dict.fromkeys(panel.run for panel in panels)))
+    return [
+        Group(
+            table,
+            {column: of[id(found)] for column, (_, found) in table.sources.items()},
+            slug("group", number, table.runtime),
+        )
+        for number, table in enumerate(tables, 1)
+    ]
 
 
 def _by_row(run: Run) -> dict[str, list[tuple[int, VisitResult]]]:

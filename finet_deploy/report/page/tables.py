@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from finet_deploy.bench.statistics import Estimate
 from finet_deploy.bench.summary import RowSummary, fusion_label
 from finet_deploy.devices.equivalence import Equivalence
-from finet_deploy.report.footnotes import table_notes
-from finet_deploy.report.markdown import UNPAIRED
+from finet_deploy.report.footnotes import across_notes, table_notes
 from finet_deploy.report.numbers import format_estimate, format_significant
 from finet_deploy.report.page.measured import Group, Panel, RowData
 from finet_deploy.report.page.table import Bar, Cell, Column, Line, Table, estimate_cell, number_cell
@@ -22,29 +21,23 @@ TONES = {"faster": "good", "slower": "bad", "baseline": "base"}
 
 def by_device(group: Group) -> Table:
     """A line a network, a column a device: images per second with interval, ratio with interval, verdict."""
-    panels = list(group.panels.items())
-    most = [
-        max((_top(row.summary.images_per_second) for row in panel.rows), default=1.0) for _, panel in panels
-    ]
-    found = [{row.label: row for row in panel.rows} for _, panel in panels]
-    labels = list(dict.fromkeys(row.label for _, panel in panels for row in panel.rows))
-    differences = group.table.differences
+    panels, differences = list(group.panels.items()), group.table.differences
     columns = [Column("network", False)]
     columns += [Column(f"{shown(column)}: images/s", device=panel.device) for column, panel in panels]
     columns += [Column(shown(title)) for title in differences]
+    most = {
+        column: max(_top(row.summary.images_per_second) for row in panel.rows) for column, panel in panels
+    }
     lines = []
-    for label in labels:
-        here = [rows.get(label) for rows in found]
-        cells = [_speed(row, top, panel) for row, top, (_, panel) in zip(here, most, panels)]
-        raw = next(row.summary.row.label for row in here if row is not None)
-        extra = [estimate_cell(values.get(raw)) for values in differences.values()]
-        states = {_state(row) for row in here if row is not None}
-        line = Line([Cell(label), *cells, *extra], runtime=group.table.runtime)
+    for label, found in _by_label(group).items():
+        cells = [_speed(found.get(column), most[column], panel) for column, panel in panels]
+        extra = [estimate_cell(values.get(label)) for values in differences.values()]
+        state = "invalid" if any(_state(row) == "invalid" for row in found.values()) else "valid"
         lines.append(
-            Line(line.cells, runtime=line.runtime, state="invalid" if "invalid" in states else "valid")
+            Line([Cell(shown(label)), *cells, *extra], runtime=group.table.runtime, state=state)
         )
     notes = [note for _, panel in panels for note in _named_notes(panel, len(panels) > 1)]
-    notes += [UNPAIRED] if differences else []
+    notes += across_notes(group.table)
     return Table(
         group.title,
         columns,
@@ -55,6 +48,19 @@ def by_device(group: Group) -> Table:
         emulated=group.table.emulated,
         key=group.key,
     )
+
+
+def _by_label(group: Group) -> dict[str, dict[str, RowData]]:
+    """Network -> column -> its row; the A/A rows last."""
+    found: dict[str, dict[str, RowData]] = {}
+    rows = {column: {row.summary.row.id: row for row in panel.rows} for column, panel in group.panels.items()}
+    for label, summaries in group.table.rows.items():
+        found[label] = {column: rows[column][summary.row.id] for column, summary in summaries.items()}
+    for column, panel in group.panels.items():
+        for row in panel.rows:
+            if row.summary.row.aa_of is not None:
+                found.setdefault(row.summary.row.label, {})[column] = row
+    return found
 
 
 def _named_notes(panel: Panel, several: bool) -> list[str]:

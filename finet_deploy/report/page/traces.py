@@ -20,15 +20,17 @@ __all__ = ["traces"]
 
 LEFT, PANEL, HEAD, AXIS = 64, 96, 40, 48
 MOST_SERIES, MOST_POINTS = 6, 400
+STATUS = "thermal status, 0 none to 6 shutdown"
 Points = list[tuple[float, float]]  # minutes since the run began, value
 
 
 @dataclass(frozen=True)
 class Trace:
-    """One quantity: its series by name, each a list of (minutes, value)."""
+    """One quantity: its series by name, each a list of (minutes, value). ends: of its axis, where they are known."""
 
     title: str
     series: dict[str, Points]
+    ends: tuple[float, float] | None = None
 
 
 def traces(run: Run, number: int, lines: Sequence[PhoneLine]) -> tuple[Picture | None, list[str]]:
@@ -39,7 +41,7 @@ def traces(run: Run, number: int, lines: Sequence[PhoneLine]) -> tuple[Picture |
     began = moments[0][0]
     found = list(_of_states([((at - began).total_seconds() / 60, state) for at, state in moments]))
     clocks = _clocks(run, lines, began)
-    drawn = [Trace(one.title, _merged(one.series)) for one in [*clocks, *found] if one.series]
+    drawn = [Trace(one.title, _merged(one.series), one.ends) for one in [*clocks, *found] if one.series]
     missing = _reasons(moments[0][1], {one.title for one in drawn})
     return (_picture(run, number, drawn) if drawn else None), missing
 
@@ -65,9 +67,9 @@ def _time(words: str) -> datetime | None:
 
 
 def _of_states(states: Sequence[tuple[float, DeviceState]]) -> Iterator[Trace]:
-    def one(title: str, name: str, field: str) -> Trace:
+    def one(title: str, name: str, field: str, ends: tuple[float, float] | None = None) -> Trace:
         points = [(at, float(v)) for at, state in states if (v := getattr(state, field).value) is not None]
-        return Trace(title, {name: points} if points else {})
+        return Trace(title, {name: points} if points else {}, ends)
 
     temperatures: dict[str, Points] = {}
     frequencies: dict[str, Points] = {}
@@ -78,16 +80,14 @@ def _of_states(states: Sequence[tuple[float, DeviceState]]) -> Iterator[Trace]:
             frequencies.setdefault(f"CPU {core}", []).append((at, mhz))
     yield Trace("clock before and after visits, MHz", frequencies)
     yield Trace("temperature, °C", temperatures)
-    yield Trace(
-        "thermal status, 0 none to 6 shutdown",
-        {"status": points} if (points := [
-            (at, float(THERMAL_STATUSES.index(state.thermal_status.value)))
-            for at, state in states
-            if state.thermal_status.value in THERMAL_STATUSES
-        ]) else {},
-    )
+    statuses = [
+        (at, float(THERMAL_STATUSES.index(state.thermal_status.value)))
+        for at, state in states
+        if state.thermal_status.value in THERMAL_STATUSES
+    ]
+    yield Trace(STATUS, {"status": statuses} if statuses else {}, (0, len(THERMAL_STATUSES) - 1))
     yield one("thermal headroom, 1 is severe", "headroom", "thermal_headroom")
-    yield one("battery, %", "battery", "battery_percent")
+    yield one("battery, %", "battery", "battery_percent", (0, 100))
     yield one("load average of one minute", "load", "load_average_1min")
 
 
@@ -165,8 +165,8 @@ def _picture(run: Run, number: int, drawn: Sequence[Trace]) -> Picture:
 
 def _panel(one: Trace, along: Scale, top: float) -> str:
     values = [value for points in one.series.values() for _, value in points]
-    low, high = min(values), max(values)
-    pad = (high - low) * 0.1 or abs(high) * 0.05 or 1.0
+    low, high = one.ends or (min(values), max(values))
+    pad = 0.0 if one.ends else (high - low) * 0.1 or abs(high) * 0.05 or 1.0
     up = Scale(low - pad, high + pad, top + HEAD + PANEL - 8, top + HEAD)
     marks = up.ticks(3)
     step = marks[1] - marks[0] if len(marks) > 1 else high
@@ -199,7 +199,7 @@ def _reasons(state: DeviceState, drawn: set[str]) -> list[str]:
     fields = {
         "clock before and after visits, MHz": ("Clock", state.frequencies_mhz),
         "temperature, °C": ("Temperature", state.temperatures_celsius),
-        "thermal status, 0 none to 6 shutdown": ("Thermal status", state.thermal_status),
+        STATUS: ("Thermal status", state.thermal_status),
         "battery, %": ("Battery", state.battery_percent),
     }
     return [

@@ -9,7 +9,13 @@ import click
 from finet_deploy.commands.console import Console, output_options
 from finet_deploy.errors import UsageError
 
-FORMATS = ("md", "csv", "tex", "json", "html")  # the keys of `finet_deploy.report.FORMATS`, which is slow to import
+FORMATS = (
+    "md",
+    "csv",
+    "tex",
+    "json",
+    "html",
+)  # the keys of `finet_deploy.report.FORMATS`, which is slow to import
 
 EPILOG = """\b
 Examples:
@@ -25,7 +31,10 @@ Examples:
 @click.command("report", epilog=EPILOG)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the report in every format; with html, its plots as SVG and PNG too."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the report in every format; with html, its plots as SVG and PNG too.",
 )
 @click.option(
     "--format",
@@ -57,7 +66,9 @@ def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bo
     if output is not None:
         paths += write_figures(runs, output / "figures") if form == "html" else []
         paths += write_report(runs, output)
-    if not (form == "html" and output is not None and not console.json_output):  # a page in a folder is enough
+    if not (
+        form == "html" and output is not None and not console.json_output
+    ):  # a page in a folder is enough
         click.echo(formats["json" if console.json_output else form].render(runs), nl=False)
     for path in paths:
         console.note(f"wrote {path}")

@@ -13,7 +13,14 @@ from finet_deploy.bench.statistics import Estimate, unpaired_ratio
 from finet_deploy.bench.summary import Comparison, RowSummary, summarise
 from finet_deploy.errors import UsageError
 
-__all__ = ["AcrossDevices", "Kind", "across_devices", "device_tables", "protocol_differences", "refuse_mixed_protocols"]
+__all__ = [
+    "AcrossDevices",
+    "Kind",
+    "across_devices",
+    "device_tables",
+    "protocol_differences",
+    "refuse_mixed_protocols",
+]
 
 
 class Kind(NamedTuple):

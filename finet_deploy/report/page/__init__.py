@@ -16,6 +16,7 @@ from finet_deploy.report.page.png import png_drawer
 
 __all__ = ["render_figures", "render_html", "write_figures"]
 
+
 def render_html(runs: Sequence[Run]) -> str:
     """The page for these runs. Raises what reading their folders raises."""
     return _html(assemble(runs))

@@ -105,15 +105,17 @@ def assemble(runs: Sequence[Run]) -> Content:
         rows=all_rows(panels),
         invalid=invalid_visits(panels),
         versus=tuple(
-            Choice(group.title, group.key, group.table.emulated, found)
+            Choice(group.title, group.key, group.table.emulated, drawn)
             for group in groups
-            if (found := {axis.name: made for axis in AXES if (made := scatter(group, axis)) is not None})
+            if (drawn := {axis.name: made for axis in AXES if (made := scatter(group, axis)) is not None})
         ),
         panels=tuple(_plots(panel) for panel in panels),
         traces=tuple(picture for picture, _ in traced if picture is not None),
         untraced=tuple(
             dict.fromkeys(
-                f"{device_label(run)}: {reason}" for run, (_, reasons) in zip(runs, traced) for reason in reasons
+                f"{device_label(run)}: {reason}"
+                for run, (_, reasons) in zip(runs, traced)
+                for reason in reasons
             )
         ),
         evidence=evidence(panels, proofs),

@@ -11,29 +11,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from finet_deploy.report.page.colours import picture_css
-from finet_deploy.report.page.text import escaped
+from finet_deploy.report.page.text import escaped, shown
 
 __all__ = ["WIDTH", "Picture", "Scale", "circle", "line", "path", "rect", "text", "tick_label", "ticks"]
 __all__ += ["x_axis", "y_axis"]
 
 WIDTH = 640  # of every picture, in its own units
-MARGIN, HEAD = 16, 56  # around a saved picture, and above it for its title
+MARGIN, HEAD = 16, 68  # around a saved picture, and above it for its title
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A plot and the figures in it. name: of its files and ids. caption: its title on the page, where a heading says
-    the rest. body: SVG elements; `columns`, `rows`: its table."""
+    """A plot and the figures in it. name: of its files and ids. caption: what it shows; about: of which rows. body: SVG
+    elements; columns, rows: its table."""
 
     name: str
-    title: str
+    caption: str
+    about: str
     description: str
     height: float
     body: str
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
-    caption: str = ""
+
+    @property
+    def title(self) -> str:
+        """Caption and what it is about."""
+        return f"{self.caption}: {self.about}"
 
     def inline(self) -> str:
         """For the page, which prints the title above it and the table below."""
@@ -55,7 +60,7 @@ class Picture:
             f"<title>{escaped(self.title)}</title><desc>{escaped(self.description, 600)}</desc>"
             f"<style>{picture_css()}</style>"
             f'<rect class="paper" width="{width:g}" height="{height:g}"/>'
-            f"{text(MARGIN, 30, self.title, 'h')}"
+            f"{text(MARGIN, 30, self.caption, 'h')}{text(MARGIN, 48, shown(self.about, 105), 'a')}"
             f'<g transform="translate({MARGIN} {HEAD})">{self.body}{note}</g></svg>\n'
         )
 
@@ -162,7 +167,9 @@ def circle(x: float, y: float, radius: float, kind: str, title: str = "") -> str
     return f"{where}><title>{escaped(title)}</title></circle>" if title else f"{where}/>"
 
 
-def path(points: Sequence[tuple[float, float]], kind: str, *, dots: bool = False, closed: bool = False) -> str:
+def path(
+    points: Sequence[tuple[float, float]], kind: str, *, dots: bool = False, closed: bool = False
+) -> str:
     """A line through points, or a dot at each: one element for all of them."""
     if not points:
         return ""

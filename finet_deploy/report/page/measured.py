@@ -107,8 +107,8 @@ def device_label(run: Run) -> str:
 
 def arrange(runs: Sequence[Run]) -> list[Panel]:
     """All panels, in the order of the runs and of their rows."""
-    panels = []
-    for number, run in enumerate(runs):
+    panels: list[Panel] = []
+    for run in runs:
         visits = _by_row(run)
         for found in summarise(run):
             rows = tuple(_row(run, summary, visits.get(summary.row.id, [])) for summary in found.all_rows)

@@ -80,9 +80,7 @@ def _speeds(panels: Sequence[Panel]) -> Table:
             Cell(value, float(value), second=f"× {float(value) / float(base):.2f}")
             for value, base in zip(_published(label).phones, reference.phones)
         ]
-        ours = [
-            _speed(rows.get(label), rows.get(FIRST), panel) for panel, rows in zip(panels, measured)
-        ]
+        ours = [_speed(rows.get(label), rows.get(FIRST), panel) for panel, rows in zip(panels, measured)]
         lines.append(Line([Cell(label), *paper, *ours]))
     notes = [
         "Paper: phones of 2020 with PyTorch Mobile, trained weights, normalization fused, mean of 1000 images. Other "
@@ -109,7 +107,12 @@ def _speed(row: RowData | None, base: RowData | None, panel: Panel) -> Cell:
 
 def _sizes(panels: Sequence[Panel]) -> Table:
     rows = {row.summary.row.label: row.summary.row for panel in panels for row in panel.rows}
-    titles = ("paper: parameters, M", "ours: parameters, M", "paper: multiply-adds, M", "ours: multiply-adds, M")
+    titles = (
+        "paper: parameters, M",
+        "ours: parameters, M",
+        "paper: multiply-adds, M",
+        "ours: multiply-adds, M",
+    )
     lines = []
     for label in ROWS:
         paper, ours = _published(label), rows.get(label)
@@ -123,8 +126,8 @@ def _sizes(panels: Sequence[Panel]) -> Table:
         cells = [Cell(figure or "–", float(figure) if figure else None) for figure in figures]
         lines.append(Line([Cell(label), *cells]))
     notes = [
-        "Ours are those of the exported network: fusing takes the normalization's parameters away. The paper leaves one "
-        "of the two fully connected layers out of its multiply-adds. Top-1 accuracy is the paper's alone: a "
+        "Ours are those of the exported network: fusing takes the normalization's parameters away. The paper leaves "
+        "one of the two fully connected layers out of its multiply-adds. Top-1 accuracy is the paper's alone: a "
         "benchmark's records hold none."
     ]
     columns = [Column("network", False), *map(Column, titles), Column("paper: top-1 on ImageNet, %")]

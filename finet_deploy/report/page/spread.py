@@ -23,7 +23,7 @@ UNREAL = "Emulated device: these are not speeds of a real one."
 
 
 def distribution(panel: Panel) -> Picture | None:
-    """All valid samples of each row as a histogram of its own, above its 5th to 95th percentile, quartiles and median."""
+    """All valid samples of each row as a histogram of its own; below it 5 to 95 %, quartiles, median."""
     rows = [row for row in panel.rows if len(row.latencies_ms)]
     if not rows:
         return None
@@ -38,13 +38,13 @@ def distribution(panel: Panel) -> Picture | None:
     body += [_histogram(row, scale, TOP + STRIP * number) for number, row in enumerate(drawn)]
     return Picture(
         name=f"{panel.key}-distribution",
-        title=f"Latency of every timed image: {panel.title}",
+        caption="Latency of every timed image",
+        about=panel.title,
         description=f"Histograms of {len(drawn)} rows on one axis. {_medians(drawn)}",
         height=height,
         body="".join(body),
         columns=("network", "samples", *(f"{_quantile_name(q)}, ms" for q in QUANTILES), "beyond the axis"),
         rows=tuple(_quantiles(row, scale) for row in rows),
-        caption="Latency of every timed image",
         note=_note(panel, len(drawn), len(rows), "Line: 5 to 95 %; box: quartiles; bar: median."),
     )
 
@@ -100,7 +100,8 @@ def rounds(panel: Panel) -> Picture | None:
     body += [_strip(row, along, reach, TOP + STRIP * number) for number, row in enumerate(drawn)]
     return Picture(
         name=f"{panel.key}-rounds",
-        title=f"Images per second, round by round: {panel.title}",
+        caption="Images per second, round by round, against the row's median",
+        about=panel.title,
         description=f"{len(drawn)} rows over {total} rounds, each against its own median. {_medians(drawn)}",
         height=height,
         body="".join(body),
@@ -108,7 +109,6 @@ def rounds(panel: Panel) -> Picture | None:
         rows=tuple(
             (str(number + 1), *(_round_figure(row, number) for row in drawn)) for number in range(total)
         ),
-        caption="Images per second, round by round, against the row's median",
         note=_note(panel, len(drawn), len(rows), "Band: 95 % interval of the median; cross: invalid visit."),
     )
 

@@ -90,7 +90,8 @@ def plain_table(caption: str, columns: Sequence[str], rows: Sequence[Sequence[st
         ]
         made.append(Column(title, bool(filled) and all(value is not None for _, value in filled)))
     lines = [
-        Line([Cell(cell or "–", value) for cell, value in zip(row, found)]) for row, found in zip(rows, values)
+        Line([Cell(cell or "–", value) for cell, value in zip(row, found)])
+        for row, found in zip(rows, values)
     ]
     return Table(caption, made, lines)
 

@@ -33,9 +33,7 @@ def by_device(group: Group) -> Table:
         cells = [_speed(found.get(column), most[column], panel) for column, panel in panels]
         extra = [estimate_cell(values.get(label)) for values in differences.values()]
         state = "invalid" if any(_state(row) == "invalid" for row in found.values()) else "valid"
-        lines.append(
-            Line([Cell(shown(label)), *cells, *extra], runtime=group.table.runtime, state=state)
-        )
+        lines.append(Line([Cell(shown(label)), *cells, *extra], runtime=group.table.runtime, state=state))
     notes = [note for _, panel in panels for note in _named_notes(panel, len(panels) > 1)]
     notes += across_notes(group.table)
     return Table(
@@ -247,7 +245,8 @@ def _bad_lines(panel: Panel, summary: RowSummary, label: str) -> list[Line]:
         return Line(cells, device=panel.device, runtime=summary.row.artifact.runtime, state="invalid")
 
     found = [
-        line(number_cell(bad.round + 1, str(bad.round + 1)), f"INVALID: {bad.reason}") for bad in summary.invalid
+        line(number_cell(bad.round + 1, str(bad.round + 1)), f"INVALID: {bad.reason}")
+        for bad in summary.invalid
     ]
     if summary.missing_visits:
         found.append(line(Cell("–"), f"MISSING: {summary.missing_visits} visits were not finished"))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from finet_deploy.bench.protocol import THERMAL_STATUSES, DeviceState, End, Start
+from finet_deploy.bench.protocol import THERMAL_STATUSES, DeviceState, End, Reading, Start
 from finet_deploy.bench.records import Run
 from finet_deploy.devices.phone_log import PhoneLine
 from finet_deploy.devices.phone_visit import PhoneVisit
@@ -150,8 +151,8 @@ def _picture(run: Run, number: int, drawn: Sequence[Trace]) -> Picture:
     emulated = run.job.device.emulated
     return Picture(
         name=slug("run", number + 1, "traces"),
-        caption=f"{device_label(run)}, preset {shown(run.job.settings.preset)}",
-        title=f"Clocks, heat and load during the run on {device}",
+        caption="Clocks, heat and load",
+        about=f"{device}, preset {shown(run.job.settings.preset)}",
         description=f"{len(drawn)} quantities over {format_significant(last)} minutes. "
         + "; ".join(f"{row[0]}, {row[1]}: {row[3]} to {row[5]}" for row in _table(drawn)),
         height=height,
@@ -159,7 +160,11 @@ def _picture(run: Run, number: int, drawn: Sequence[Trace]) -> Picture:
         columns=("quantity", "series", "readings", "least", "median", "most"),
         rows=tuple(_table(drawn)),
         note="Read when a visit began and when it ended."
-        + (" An emulated device: its clocks and temperatures are made up by the emulation." if emulated else ""),
+        + (
+            " An emulated device: its clocks and temperatures are made up by the emulation."
+            if emulated
+            else ""
+        ),
     )
 
 
@@ -178,7 +183,10 @@ def _panel(one: Trace, along: Scale, top: float) -> str:
     for place, (name, points) in enumerate(one.series.items()):
         number = place % SERIES
         placed = [(along(at), up(value)) for at, value in points]
-        parts += [path(placed, f"l{number}"), path(placed, f"d{number}", dots=True) if len(points) < 2 else ""]
+        parts += [
+            path(placed, f"l{number}"),
+            path(placed, f"d{number}", dots=True) if len(points) < 2 else "",
+        ]
         if len(one.series) > 1 and x < WIDTH - 60:
             parts += [line(x, top + 26, x + 14, top + 26, f"i{number}"), text(x + 18, top + 30, name, "m")]
             x += 30 + 6 * len(name)
@@ -196,7 +204,7 @@ def _table(drawn: Sequence[Trace]) -> list[tuple[str, ...]]:
 
 
 def _reasons(state: DeviceState, drawn: set[str]) -> list[str]:
-    fields = {
+    fields: dict[str, tuple[str, Reading[Any]]] = {
         "clock before and after visits, MHz": ("Clock", state.frequencies_mhz),
         "temperature, °C": ("Temperature", state.temperatures_celsius),
         STATUS: ("Thermal status", state.thermal_status),

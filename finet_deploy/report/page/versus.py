@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from finet_deploy.bench.statistics import Estimate
 from finet_deploy.report.numbers import format_estimate, format_significant
+from finet_deploy.report.page.colours import SERIES
 from finet_deploy.report.page.drawing import (
     WIDTH,
     Picture,
@@ -17,7 +18,6 @@ from finet_deploy.report.page.drawing import (
     x_axis,
     y_axis,
 )
-from finet_deploy.report.page.colours import SERIES
 from finet_deploy.report.page.measured import Group, Panel, RowData
 from finet_deploy.report.page.published import published_row
 from finet_deploy.report.page.spread import MOST_ROWS, UNREAL
@@ -40,7 +40,12 @@ class Axis:
 
 
 AXES = (
-    Axis("multiply-adds", "multiply-adds of one image, millions", "MMACs", lambda _, r: r.summary.row.macs / 1e6),
+    Axis(
+        "multiply-adds",
+        "multiply-adds of one image, millions",
+        "MMACs",
+        lambda _, r: r.summary.row.macs / 1e6,
+    ),
     Axis("parameters", "parameters, millions", "M params", lambda _, r: r.summary.row.params / 1e6),
     Axis(
         "accuracy",
@@ -76,7 +81,9 @@ def ratios(group: Group) -> Picture | None:
     body = [_legend([shown(column) for column, _ in series])]
     if floors:
         left, right = scale.clipped(1 / max(floors)), scale.clipped(max(floors))
-        body.append(f'<rect class="n" x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="{step * len(names)}"/>')
+        body.append(
+            f'<rect class="n" x="{left:.1f}" y="{top}" width="{right - left:.1f}" height="{step * len(names)}"/>'
+        )
     body.append(x_axis(scale, top, height - AXIS, "images per second, ratio to the table's baseline"))
     body.append(line(scale(1), top, scale(1), height - AXIS, "z"))
     for place, label in enumerate(names):
@@ -84,17 +91,25 @@ def ratios(group: Group) -> Picture | None:
         body.append(text(4, y + step / 2 + 4, shown(label, 36)))
         for number in range(len(series)):
             if (label, number) in found:
-                body.append(_interval(found[label, number], scale, y + step / 2 + 12 * (number - (len(series) - 1) / 2), number))
+                body.append(
+                    _interval(
+                        found[label, number],
+                        scale,
+                        y + step / 2 + 12 * (number - (len(series) - 1) / 2),
+                        number,
+                    )
+                )
     return Picture(
         name=f"{group.key}-ratios",
         caption="Ratio to the baseline",
-        title=f"Ratio to the baseline: {group.title}",
+        about=group.title,
         description=f"{len(names)} networks on {len(series)} devices. {_listed(found.values())}",
         height=height,
         body="".join(body),
         columns=("network", *(shown(column) for column, _ in series)),
         rows=tuple(
-            (label, *(_ratio_text(found.get((label, number))) for number in range(len(series)))) for label in names
+            (label, *(_ratio_text(found.get((label, number))) for number in range(len(series))))
+            for label in names
         ),
         note=f"Line: 95 % interval; band: noise floor.{f' {UNREAL}' if group.table.emulated else ''}",
     )
@@ -132,7 +147,8 @@ def scatter(group: Group, axis: Axis) -> Picture | None:
     body += [_label(row.label, along(across), up(middle.value), taken) for _, row, across, middle in points]
     return Picture(
         name=f"{group.key}-{axis.name}",
-        title=f"Images per second against {axis.name}: {group.title}",
+        caption=f"Images per second against {axis.name}",
+        about=group.title,
         description=f"{len(points)} points. {_listed(row for _, row, _, _ in points)}",
         height=height,
         body="".join(body),
@@ -190,7 +206,12 @@ def _interval(row: RowData, scale: Scale, y: float, number: int) -> str:
 def _label(label: str, x: float, y: float, taken: list[tuple[float, float, float, float]]) -> str:
     """The network's name beside its mark, where there is room: else only the pointer and the table tell it."""
     width = 6.4 * len(label)
-    for left, base in ((x + 10, y + 4), (x - 10 - width, y + 4), (x - width / 2, y - 11), (x - width / 2, y + 20)):
+    for left, base in (
+        (x + 10, y + 4),
+        (x - 10 - width, y + 4),
+        (x - width / 2, y - 11),
+        (x - width / 2, y + 20),
+    ):
         box = (left, base - 10, left + width, base + 3)
         clear = all(box[2] < b[0] or box[0] > b[2] or box[3] < b[1] or box[1] > b[3] for b in taken)
         if clear and left > 48 and left + width < WIDTH:
@@ -211,4 +232,6 @@ def _listed(rows: Iterable[RowData]) -> str:
     def figure(estimate: Estimate | None) -> str:
         return format_estimate(estimate)
 
-    return "; ".join(f"{row.label} {figure(row.summary.images_per_second)} images/s" for row in list(rows)[:8])
+    return "; ".join(
+        f"{row.label} {figure(row.summary.images_per_second)} images/s" for row in list(rows)[:8]
+    )

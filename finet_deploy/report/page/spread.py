@@ -128,7 +128,7 @@ def _strip(row: RowData, along: Scale, reach: float, top: float) -> str:
         parts.append(rect(along.start, high, along.end - along.start, max(low - high, 1), f"b{SERIES}"))
     parts.append(line(along.start, up(0), along.end, up(0), "z"))
     for share in (-reach, reach):
-        parts.append(text(along.start - 8, up(share) + 4, f"{share:+.1%}".replace("-", "−"), "m", "end"))
+        parts.append(text(along.start - 8, up(share) + 4, f"{share:+.1%}", "m", "end"))
     points = [(along(number + 1), up.clipped(found[number])) for number in sorted(found)]
     parts.append(path(points, f"l{SERIES}"))
     if len(points) <= DOTS:

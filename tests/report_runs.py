@@ -57,10 +57,14 @@ def memory_run(
 
 def steady(number: int, round_: int, samples: int = 30) -> list[int]:
     """About 10 ms for the first row, 1 ms more for each after it, a little different each time."""
-    return [10_000_000 + 1_000_000 * number + 20_000 * (round_ * 7919 % 11) + 3_000 * i for i in range(samples)]
+    return [
+        10_000_000 + 1_000_000 * number + 20_000 * (round_ * 7919 % 11) + 3_000 * i for i in range(samples)
+    ]
 
 
-def a_run(labels: Sequence[str] = ("Finet", "Peer"), spoil: dict[int, dict] | None = None, **changes: object) -> Run:
+def a_run(
+    labels: Sequence[str] = ("Finet", "Peer"), spoil: dict[int, dict] | None = None, **changes: object
+) -> Run:
     """Three rounds of these networks in one runtime."""
     return memory_run(make_job(rows_of(labels), **changes), steady, spoil)
 

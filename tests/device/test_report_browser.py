@@ -13,15 +13,15 @@ from finet_deploy.report import load_runs, render_html
 from tests.report_runs import HOST, HOSTILE, PHONE, a_run
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs the dev extra: playwright")
-axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="needs the dev extra: axe-playwright-python")
+axe = pytest.importorskip(
+    "axe_playwright_python.sync_playwright", reason="needs the dev extra: axe-playwright-python"
+)
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's chromium")
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
-QUIET = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync"
-).split()
+QUIET = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
+QUIET += ["--disable-background-networking", "--disable-component-update"]
 DESKTOP, NARROW = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
@@ -36,7 +36,9 @@ class Opened:
         self.refused: dict[str, str] = {}
         self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
         self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
-        self.page.on("dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on(
+            "dialog", lambda dialog: (self.said.append(f"dialog: {dialog.message}"), dialog.dismiss())
+        )
         self.context.on("request", lambda request: self.asked.append(request.url))
         self.context.on("requestfailed", lambda request: self.refused.update({request.url: request.failure}))
         self.url = file.as_uri()
@@ -222,7 +224,8 @@ def test_no_serious_fault_of_accessibility_and_a_picture_of_each_look(browser, f
     opened.page.evaluate("document.querySelector('details').open = true")
     found = axe.Axe().run(opened.page).response
     faults = [
-        (one["id"], one["impact"], [node["html"][:200] for node in one["nodes"][:3]]) for one in found["violations"]
+        (one["id"], one["impact"], [node["html"][:200] for node in one["nodes"][:3]])
+        for one in found["violations"]
     ]
     assert faults == []
     passed = {one["id"] for one in found["passes"]}

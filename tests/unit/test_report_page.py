@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
+import itertools
 import re
 import shutil
 import sys
@@ -123,7 +124,9 @@ def test_a_column_is_a_device_and_emulated_ones_never_stand_beside_others():
 def test_an_emulated_device_is_called_one_at_the_top_in_headings_plots_and_notes(html):
     words = Page(html).words
     assert "Emulated: tcp:127.0.0.1:34217, native (emulated). Another machine plays this device" in words
-    assert html.count("emulated, not speeds") >= 2 + 2 * 3 + 2  # throughput, speed against size, distributions
+    assert (
+        html.count("emulated, not speeds") >= 2 + 2 * 3 + 2
+    )  # throughput, speed against size, distributions
     assert "Emulated device: these are not speeds of a real one." in html
     assert "Left out, since their times are not speeds: tcp:127.0.0.1:34217, native (emulated)." in words
     paper = next(table for table in Page(html).tables if any("paper: Galaxy" in cell for cell in table[0]))
@@ -212,11 +215,15 @@ def hostile_run(text: str) -> Run:
         DEVICE, name=text, cpu_model=reading, operating_system=reading, machine=Reading(reason=text)
     )
     settings_ = msgspec.structs.replace(SETTINGS, preset=text, description=text)
-    rows = rows_of([text, f"{text} 2"], text, artifact__dtype=text, artifact__file=text, artifact__notices=(text,))
+    rows = rows_of(
+        [text, f"{text} 2"], text, artifact__dtype=text, artifact__file=text, artifact__notices=(text,)
+    )
     job = make_job(rows, settings_, device=device, suite=text, runner=text, left_out=(text,))
     run = memory_run(job, steady, {0: {"error": 0.5}, 1: {"runtime": text + "!"}})
     state = msgspec.structs.replace(
-        STATE, temperatures_celsius=Reading(value={text: 40.0, text + "2": 41.0}), governor=Reading(reason=text)
+        STATE,
+        temperatures_celsius=Reading(value={text: 40.0, text + "2": 41.0}),
+        governor=Reading(reason=text),
     )
     for result in run.visits.values():
         start = result.find(Start)
@@ -290,7 +297,7 @@ def test_ticks_lie_in_the_range_evenly_and_are_not_too_many(low, width, count):
     slack = width * 1e-6
     assert all(low - slack <= value <= low + width + slack for value in found)
     assert len(found) <= 4 * count + 1
-    gaps = [b - a for a, b in zip(found, found[1:])]
+    gaps = [b - a for a, b in itertools.pairwise(found)]
     assert not gaps or max(gaps) - min(gaps) <= max(gaps) * 1e-3 + abs(low) * 1e-9
 
 
@@ -313,7 +320,11 @@ def test_heat_and_clocks_are_drawn_where_they_were_read_and_missed_with_the_reas
     words = Page(html).words
     assert "host: Temperature: no trace, not readable (no thermal zones)." in words
     traces = next(svg for name, svg in render_figures([read_run(PHONE)]).items() if name == "run-1-traces")
-    for quantity in ("temperature, °C", "mean clock during visits, MHz", "thermal status, 0 none to 6 shutdown"):
+    for quantity in (
+        "temperature, °C",
+        "mean clock during visits, MHz",
+        "thermal status, 0 none to 6 shutdown",
+    ):
         assert quantity in traces
 
 

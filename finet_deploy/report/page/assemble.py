@@ -11,12 +11,13 @@ from finet_deploy.report.footnotes import run_notes
 from finet_deploy.report.page.drawing import Picture
 from finet_deploy.report.page.measured import Panel, arrange, device_label, group_panels
 from finet_deploy.report.page.published import beside_ours, kept_tables
+from finet_deploy.report.page.ratios import ratios
 from finet_deploy.report.page.spread import distribution, rounds
 from finet_deploy.report.page.table import Table
 from finet_deploy.report.page.tables import all_rows, by_device, evidence, invalid_visits
 from finet_deploy.report.page.text import shown
 from finet_deploy.report.page.traces import traces
-from finet_deploy.report.page.versus import AXES, ratios, scatter
+from finet_deploy.report.page.versus import AXES, scatter
 
 __all__ = ["Choice", "Content", "Notes", "PanelPictures", "assemble"]
 

@@ -23,7 +23,7 @@ MARGIN, HEAD = 16, 68  # around a saved picture, and above it for its title
 @dataclass(frozen=True)
 class Picture:
     """A plot and the figures in it. name: of its files and ids. caption: what it shows; about: of which rows. body: SVG
-    elements; columns, rows: its table."""
+    elements; columns, rows: its table. fits: its words have room to be larger, so that a phone shows it whole."""
 
     name: str
     caption: str
@@ -34,6 +34,7 @@ class Picture:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     note: str = ""
+    fits: bool = False
 
     @property
     def title(self) -> str:
@@ -43,7 +44,7 @@ class Picture:
     def inline(self) -> str:
         """For the page, which prints the title above it and the table below."""
         return (
-            f'<svg class="plot" viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
+            f'<svg class="plot{" fits" if self.fits else ""}" viewBox="0 0 {WIDTH} {self.height:g}" role="img" '
             f'aria-labelledby="{self.name}-t {self.name}-d">'
             f'<title id="{self.name}-t">{escaped(self.title)}</title>'
             f'<desc id="{self.name}-d">{escaped(self.description, 600)}</desc>{self.body}</svg>'

@@ -45,6 +45,7 @@ def distribution(panel: Panel) -> Picture | None:
         body="".join(body),
         columns=("network", "samples", *(f"{_quantile_name(q)}, ms" for q in QUANTILES), "beyond the axis"),
         rows=tuple(_quantiles(row, scale) for row in rows),
+        fits=True,
         note=_note(panel, len(drawn), len(rows), "Line: 5 to 95 %; box: quartiles; bar: median."),
     )
 
@@ -109,6 +110,7 @@ def rounds(panel: Panel) -> Picture | None:
         rows=tuple(
             (str(number + 1), *(_round_figure(row, number) for row in drawn)) for number in range(total)
         ),
+        fits=True,
         note=_note(panel, len(drawn), len(rows), "Band: 95 % interval of the median; cross: invalid visit."),
     )
 

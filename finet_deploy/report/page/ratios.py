@@ -31,7 +31,7 @@ def ratios(group: Group) -> Picture | None:
     floor = max([panel.comparison.noise_floor or 1.0 for panel in panels])
     scale = _scale(found, floor)
     top = LEGEND * len(panels) + 6
-    step = 30 + 12 * len(panels)
+    step = 34 + 12 * len(panels)
     bottom = top + step * len(names)
     columns = [shown(column) for column in group.panels]
     body = [legend(columns)]
@@ -44,7 +44,7 @@ def ratios(group: Group) -> Picture | None:
         for number in range(len(panels)):
             if (label, number) in found:
                 body.append(
-                    _interval(found[label, number], scale, top + step * place + 28 + 12 * number, number)
+                    _interval(found[label, number], scale, top + step * place + 30 + 12 * number, number)
                 )
     return Picture(
         name=f"{group.key}-ratios",

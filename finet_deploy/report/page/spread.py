@@ -14,7 +14,7 @@ __all__ = ["distribution", "rounds"]
 
 MOST_ROWS = 40  # of one plot: the tables have them all
 BINS = 72
-STRIP, TOP, AXIS = 66, 8, 48
+STRIP, ROUND, TOP, AXIS = 68, 82, 8, 48  # STRIP, ROUND: the height of a row in either plot
 SERIES = 0
 WIDEST, NARROWEST = 0.30, 0.01  # of the rounds' scale, as a share of the row's median
 DOTS = 80  # rounds, up to which each has a dot
@@ -96,9 +96,9 @@ def rounds(panel: Panel) -> Picture | None:
     reach = min(max(widest * 1.1, NARROWEST), WIDEST)
     total = panel.run.job.settings.rounds
     along = Scale(1, total, 64, WIDTH - 12) if total > 1 else Scale(0, 2, 64, WIDTH - 12)
-    height = TOP + STRIP * len(drawn) + AXIS
+    height = TOP + ROUND * len(drawn) + AXIS
     body = [_round_axis(along, total, TOP, height - AXIS)]
-    body += [_strip(row, along, reach, TOP + STRIP * number) for number, row in enumerate(drawn)]
+    body += [_strip(row, along, reach, TOP + ROUND * number) for number, row in enumerate(drawn)]
     return Picture(
         name=f"{panel.key}-rounds",
         caption="Images per second, round by round, against the row's median",
@@ -121,7 +121,7 @@ def _deviations(row: RowData) -> dict[int, float]:
 
 
 def _strip(row: RowData, along: Scale, reach: float, top: float) -> str:
-    up = Scale(-reach, reach, top + 60, top + 26)
+    up = Scale(-reach, reach, top + 70, top + 30)
     found, middle = _deviations(row), row.summary.images_per_second
     shown = f"median {format_significant(middle.value)} images/s" if middle else "no valid visit"
     parts = [text(4, top + 13, row.label), text(WIDTH - 4, top + 13, shown, "a", "end")]

@@ -17,6 +17,7 @@ __all__ = ["WIDTH", "Picture", "Scale", "circle", "line", "path", "rect", "text"
 __all__ += ["x_axis", "y_axis"]
 
 WIDTH = 640  # of every picture, in its own units
+LARGEST = 1e300  # of a scale: beyond it, differences overflow
 MARGIN, HEAD = 16, 68  # around a saved picture, and above it for its title
 
 
@@ -70,6 +71,7 @@ class Scale:
     """From values to places: `low` at `start`, `high` at `end`; logarithmic where asked for and possible."""
 
     def __init__(self, low: float, high: float, start: float, end: float, *, log: bool = False) -> None:
+        low, high = max(low, -LARGEST), min(high, LARGEST)
         if not high > low:
             spread = abs(low) * 0.05 or 1.0
             low, high = low - spread, high + spread

@@ -91,6 +91,20 @@ class Group:
         runtime = RUNTIME_NAMES.get(table.runtime, table.runtime)
         return shown(f"{runtime}: {table.precision}, input {shape}, {table.fusion}")
 
+    def by_label(self, *, repeats: bool = True) -> dict[str, dict[str, RowData]]:
+        """Network, as the records name it -> column -> its row; last, and only with `repeats`, the A/A rows."""
+        found: dict[str, dict[str, RowData]] = {}
+        rows = {
+            column: {row.summary.row.id: row for row in panel.rows} for column, panel in self.panels.items()
+        }
+        for label, summaries in self.table.rows.items():
+            found[label] = {column: rows[column][summary.row.id] for column, summary in summaries.items()}
+        for column, panel in self.panels.items():
+            for row in panel.rows:
+                if repeats and row.summary.row.aa_of is not None:
+                    found.setdefault(row.summary.row.label, {})[column] = row
+        return found
+
 
 def runtime_name(comparison: Comparison) -> str:
     """The runtime and its versions, as people write them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from finet_deploy.report.numbers import format_estimate
 from finet_deploy.report.page.colours import SERIES
 from finet_deploy.report.page.drawing import WIDTH, Picture, Scale, line, rect, text, x_axis
-from finet_deploy.report.page.marks import LEGEND, in_words, legend, mark, plain_rows
+from finet_deploy.report.page.marks import LEGEND, in_words, legend, mark
 from finet_deploy.report.page.measured import Group, RowData
 from finet_deploy.report.page.spread import MOST_ROWS, UNREAL
 from finet_deploy.report.page.text import shown
@@ -18,28 +18,27 @@ Found = dict[tuple[str, int], RowData]  # by network and number of the device
 
 def ratios(group: Group) -> Picture | None:
     """A line a network, a mark a device; the widest noise floor as a band. None where there is nothing to compare."""
-    panels = list(group.panels.values())
-    names = list(dict.fromkeys(row.label for panel in panels for row in plain_rows(panel)))[:MOST_ROWS]
+    panels, columns = list(group.panels.values()), [shown(column) for column in group.panels]
+    rows = dict(list(group.by_label(repeats=False).items())[:MOST_ROWS])
     found = {
-        (row.label, number): row
-        for number, panel in enumerate(panels)
-        for row in plain_rows(panel)
-        if row.summary.ratio is not None and row.label in names
+        (label, number): row
+        for label, by_column in rows.items()
+        for number, column in enumerate(group.panels)
+        if (row := by_column.get(column)) is not None and row.summary.ratio is not None
     }
-    if not found or len(names) < 2:
+    if not found or len(rows) < 2:
         return None
     floor = max([panel.comparison.noise_floor or 1.0 for panel in panels])
     scale = _scale(found, floor)
     top = LEGEND * len(panels) + 6
     step = 34 + 12 * len(panels)
-    bottom = top + step * len(names)
-    columns = [shown(column) for column in group.panels]
+    bottom = top + step * len(rows)
     body = [legend(columns)]
     if floor > 1:
         body.append(rect(scale(1 / floor), top, scale(floor) - scale(1 / floor), bottom - top, "n"))
     body.append(x_axis(scale, top, bottom, "images per second, ratio to the table's baseline"))
     body.append(line(scale(1), top, scale(1), bottom, "z"))
-    for place, label in enumerate(names):
+    for place, label in enumerate(rows):
         body.append(text(4, top + step * place + 16, label))
         for number in range(len(panels)):
             if (label, number) in found:
@@ -50,12 +49,13 @@ def ratios(group: Group) -> Picture | None:
         name=f"{group.key}-ratios",
         caption="Ratio to the baseline",
         about=group.title,
-        description=f"{len(names)} networks on {len(panels)} devices. {in_words(found.values())}",
+        description=f"{len(rows)} networks on {len(panels)} devices. {in_words(found.values())}",
         height=bottom + AXIS,
         body="".join(body),
         columns=("network", *columns),
         rows=tuple(
-            (label, *(_words(found.get((label, number))) for number in range(len(panels)))) for label in names
+            (shown(label), *(_words(found.get((label, number))) for number in range(len(panels))))
+            for label in rows
         ),
         note=f"Line: 95 % interval; band: noise floor.{f' {UNREAL}' if group.table.emulated else ''}",
         fits=True,

@@ -29,7 +29,7 @@ def by_device(group: Group) -> Table:
         column: max(_top(row.summary.images_per_second) for row in panel.rows) for column, panel in panels
     }
     lines = []
-    for label, found in _by_label(group).items():
+    for label, found in group.by_label().items():
         cells = [_speed(found.get(column), most[column], panel) for column, panel in panels]
         extra = [estimate_cell(values.get(label)) for values in differences.values()]
         state = "invalid" if any(_state(row) == "invalid" for row in found.values()) else "valid"
@@ -46,19 +46,6 @@ def by_device(group: Group) -> Table:
         emulated=group.table.emulated,
         key=group.key,
     )
-
-
-def _by_label(group: Group) -> dict[str, dict[str, RowData]]:
-    """Network -> column -> its row; the A/A rows last."""
-    found: dict[str, dict[str, RowData]] = {}
-    rows = {column: {row.summary.row.id: row for row in panel.rows} for column, panel in group.panels.items()}
-    for label, summaries in group.table.rows.items():
-        found[label] = {column: rows[column][summary.row.id] for column, summary in summaries.items()}
-    for column, panel in group.panels.items():
-        for row in panel.rows:
-            if row.summary.row.aa_of is not None:
-                found.setdefault(row.summary.row.label, {})[column] = row
-    return found
 
 
 def _named_notes(panel: Panel, several: bool) -> list[str]:

@@ -182,7 +182,7 @@ def _panel(one: Trace, along: Scale, top: float) -> str:
     x = float(LEFT)
     for place, (name, points) in enumerate(one.series.items()):
         number = place % SERIES
-        placed = [(along(at), up(value)) for at, value in points]
+        placed = [(along(at), up.clipped(value)) for at, value in points]
         parts += [
             path(placed, f"l{number}"),
             path(placed, f"d{number}", dots=True) if len(points) < 2 else "",

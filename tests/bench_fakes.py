@@ -161,7 +161,7 @@ def make_records(visit: Visit, row: Row, latencies_ns: Sequence[int], **changes)
         Load(
             visit=index,
             runtime=changes.get("runtime", row.artifact.runtime),
-            runtime_version="1.2.3",
+            runtime_version=changes.get("runtime_version", "1.2.3"),
             threads=changes.get("threads", row.threads),
             import_ms=20.0,
             load_ms=12.5,

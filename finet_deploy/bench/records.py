@@ -7,8 +7,9 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, TypeVar, cast
 
 from finet_deploy.bench.protocol import (
     End,
@@ -20,6 +21,7 @@ from finet_deploy.bench.protocol import (
     Resumed,
     Samples,
     Start,
+    Visit,
     Warmup,
     encode_record,
 )
@@ -47,16 +49,20 @@ class VisitResult:
     visit: int
     records: tuple[Record, ...]
 
+    @cached_property
+    def _first(self) -> dict[Any, Record]:
+        return {type(record): record for record in reversed(self.records)}
+
     def find(self, kind: type[R]) -> R | None:
         """The visit's record of this type, or `None`."""
-        return next((record for record in self.records if isinstance(record, kind)), None)
+        return cast("R | None", self._first.get(kind))
 
     @property
     def complete(self) -> bool:
         """Whether the visit came to an end, good or bad."""
         return self.find(End) is not None or self.find(Invalid) is not None
 
-    @property
+    @cached_property
     def latencies_ns(self) -> list[int]:
         """All samples, in the order in which they were taken."""
         batches = (record for record in self.records if isinstance(record, Samples))
@@ -90,6 +96,14 @@ class Run:
     resumed: tuple[Resumed, ...] = ()
     notes: tuple[str, ...] = ()
     tail_bytes: int = field(default=0, repr=False)
+
+    @cached_property
+    def planned(self) -> dict[str, list[Visit]]:
+        """The job's visits by row."""
+        found: dict[str, list[Visit]] = {row.id: [] for row in self.job.rows}
+        for visit in self.job.visits:
+            found[visit.row].append(visit)
+        return found
 
     @property
     def missing(self) -> tuple[int, ...]:

@@ -29,9 +29,11 @@ __all__ = [
     "Comparison",
     "InvalidVisit",
     "RowSummary",
+    "RowVisits",
     "comparison_key",
     "fusion_label",
     "judge_rows",
+    "runtime_versions",
     "summarise",
 ]
 
@@ -131,7 +133,7 @@ def judge_rows(
 
     That rows may share a table is the caller's to see to.
     """
-    visits = {row.id: _RowVisits(run, row) for row in rows}
+    visits = {row.id: RowVisits(run, row) for row in rows}
     rates = {row.id: visits[row.id].rates(run.job.settings) for row in rows}
     baseline = next((row for row in rows if row.baseline), None)
     same = next((row for row in rows if row.aa_of is not None and row.aa_of in rates), None)
@@ -147,13 +149,17 @@ def judge_rows(
     return tuple(summary(row) for row in rows if row.aa_of is None), aa, floor
 
 
+def runtime_versions(run: Run, rows: Sequence[Row]) -> tuple[str, ...]:
+    """What the runtime called itself in the valid visits of these rows: one version, or something is odd."""
+    return tuple(sorted({load.runtime_version for row in rows for load in RowVisits(run, row).all(Load)}))
+
+
 def _compare(run: Run, key: tuple[str, int, str, tuple[int, ...], str], rows: list[Row]) -> Comparison:
     judged, aa, floor = judge_rows(run, rows)
-    versions = {load.runtime_version for row in rows for load in _RowVisits(run, row).all(Load)}
     runtime, threads, precision, input_shape, fusion = key
     return Comparison(
         runtime=runtime,
-        runtime_versions=tuple(sorted(versions)),
+        runtime_versions=runtime_versions(run, rows),
         precision=precision,
         threads=threads,
         input_shape=input_shape,
@@ -164,7 +170,7 @@ def _compare(run: Run, key: tuple[str, int, str, tuple[int, ...], str], rows: li
     )
 
 
-class _RowVisits:
+class RowVisits:
     """The visits of one row, the valid ones apart from the others."""
 
     def __init__(self, run: Run, row: Row) -> None:
@@ -172,9 +178,7 @@ class _RowVisits:
         self.valid: dict[int, VisitResult] = {}
         invalid: list[InvalidVisit] = []
         self.missing = 0
-        for visit in run.job.visits:
-            if visit.row != row.id:
-                continue
+        for visit in run.planned[row.id]:
             result = run.visits.get(visit.index)
             if result is None or not result.complete:
                 self.missing += 1
@@ -194,7 +198,7 @@ class _RowVisits:
         return [record for record in found if record is not None]
 
     def summary(self, rates: dict[int, float], ratio: Estimate | None, judged: Verdict) -> RowSummary:
-        samples = [visit.latencies_ns for visit in self.valid.values()]
+        samples = [sorted(visit.latencies_ns) for visit in self.valid.values()]
         ends = self.all(End)
         return RowSummary(
             row=self.row,

@@ -83,12 +83,17 @@ def _upgraded(
     where: str,
     steps: Mapping[int, Callable[[Document], Document]],
 ) -> Any:
-    for number in range(version, SCHEMA_VERSION):
-        found = {**steps[number](dict(found)), "schema_version": number + 1}
     try:
+        for number in range(version, SCHEMA_VERSION):
+            found = {**steps[number](dict(found)), "schema_version": number + 1}
         return msgspec.convert(found, type=kind)
-    except msgspec.ValidationError as error:
-        message = f"not a {what} of schema version {version}: {error}"
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+    ) as error:  # a step finds what nobody has checked
+        message = f"not a {what} of schema version {version}: {error!r}"
         raise FinetDeployError(message, where=where, do=DAMAGED) from error
 
 

@@ -66,9 +66,7 @@ def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bo
     if output is not None:
         paths += write_figures(runs, output / "figures") if form == "html" else []
         paths += write_report(runs, output)
-    if not (
-        form == "html" and output is not None and not console.json_output
-    ):  # a page in a folder is enough
+    if output is None or form != "html" or console.json_output:  # nobody reads a page here that is in the folder
         click.echo(formats["json" if console.json_output else form].render(runs), nl=False)
     for path in paths:
         console.note(f"wrote {path}")

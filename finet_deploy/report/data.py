@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import msgspec
@@ -19,9 +20,10 @@ from finet_deploy.json_files import encode_json
 from finet_deploy.report.document import Section, cell_text, sections
 from finet_deploy.report.footnotes import run_notes, table_notes
 
-__all__ = ["REPORT_VERSION", "ReportDocument", "render_json", "report_schema", "run_object"]
+__all__ = ["REPORT_VERSION", "SCHEMA_FILE", "ReportDocument", "render_json", "report_schema", "run_object"]
 
 REPORT_VERSION: Final = 1
+SCHEMA_FILE = Path(__file__).with_name("report.schema.json")
 
 
 class _Data(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

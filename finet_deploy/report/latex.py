@@ -20,10 +20,10 @@ __all__ = ["escape", "latex_estimate", "render_latex"]
 MAX_FLOAT_ROWS = 25  # rows and notes that fit on a page; longer tables break across pages
 LINE_WIDTH = 170  # characters across a page on its side, as far as columns are put into one table
 NETWORK_WIDTH, GAP = 38, 3
-LONG_WORD, PIECE = 24, 6
+LONG_WORD, PIECE = 32, 8
 
-PREAMBLE = r"""% Made from run records by finet-deploy. Compile it as it is, or \input it in a paper: there the preamble is
-% skipped, \usepackage{booktabs} gives the tables its rules, and tables of many rows need \usepackage{longtable}.
+PREAMBLE = r"""% Made from run records by finet-deploy. Compile it as it is, or \input it in a paper, where the preamble
+% is skipped, \usepackage{booktabs} gives the tables its rules, and tables of many rows need \usepackage{longtable}.
 \makeatletter
 \ifx\@nodocument\relax\else
   \documentclass[10pt,a4paper,landscape]{article}
@@ -58,7 +58,6 @@ _SPECIAL = {
     "&": r"\&",
     "#": r"\#",
     "%": r"\%",
-    "_": r"\_",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
@@ -72,8 +71,8 @@ _SPECIAL = {
     "→": r"\ensuremath{\rightarrow}",
     "≤": r"\ensuremath{\leq}",
     "≥": r"\ensuremath{\geq}",
-    # As they are only in typewriter type: elsewhere they are accents, or quotes that bend.
-    **{char: rf"{{\ttfamily\char{ord(char)}}}" for char in "~^\"'`"},
+    # As they are only in typewriter type: elsewhere they are accents, bent quotes, or a rule that nobody can copy.
+    **{char: rf"{{\ttfamily\char{ord(char)}}}" for char in "~^_\"'`"},
 }
 # Letters with accents that pdfTeX makes without another font or package.
 _LATIN = frozenset("ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿŒœŁłŠšŽžČčŘřŃńŚśŹźŻż")
@@ -118,10 +117,15 @@ def latex_estimate(estimate: Estimate) -> str:
         return f"${_exponent(value)}$"
     if low == value == high:
         return f"${_exponent(value)}$ (no spread)"
-    above, below = Decimal(high) - Decimal(value), Decimal(value) - Decimal(low)
+    above, below = _apart(high, value), _apart(value, low)
     if above == below:
-        return rf"${_exponent(value)} \pm {_exponent(str(above))}$"
-    return f"${_exponent(value)}^{{+{_exponent(str(above))}}}_{{-{_exponent(str(below))}}}$"
+        return rf"${_exponent(value)} \pm {above}$"
+    return f"${_exponent(value)}^{{+{above}}}_{{-{below}}}$"
+
+
+def _apart(larger: str, smaller: str) -> str:
+    distance = Decimal(larger) - Decimal(smaller)
+    return _exponent(str(distance)) if "e" in larger else f"{distance:f}"
 
 
 def _exponent(digits: str) -> str:

@@ -27,7 +27,7 @@ __all__ = ["CSV_TYPES", "csv_cell", "read_results", "render_csv", "render_notes_
 # The last three are the first ones in full width, which some spreadsheets take for the same.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
-TEXT, WHOLE, NUMBER, TRUTH, MOMENT = "string", "Int64", "Float64", "boolean", "datetime64[ns, UTC]"
+TEXT, WHOLE, NUMBER, TRUTH, MOMENT = "string", "Int64", "Float64", "boolean", "datetime64[us, UTC]"
 CSV_TYPES: Mapping[str, str] = {
     "run": TEXT,
     "created_utc": MOMENT,
@@ -76,7 +76,7 @@ CSV_TYPES: Mapping[str, str] = {
     "certificate_passed": TRUTH,
     "artifact_sha256": TEXT,
 }
-"""The columns of `results.csv`, in order, with the pandas type of each. All but the first of them may be empty."""
+"""The columns of `results.csv`, in order, with the pandas type of each. Every type holds gaps, as NumPy's do not."""
 
 
 def render_csv(runs: Sequence[Run]) -> str:
@@ -109,17 +109,15 @@ def render_notes_csv(runs: Sequence[Run]) -> str:
 def read_results(file: Path | str | io.StringIO) -> pandas.DataFrame:
     """A `results.csv` as a pandas frame with the types of `CSV_TYPES`: whole numbers and truths stay so beside gaps.
 
-    Only an empty cell is a gap: a network may be called "NA".
+    Only an empty cell is a gap, and a time that is none: a network may be called "NA".
     """
     import pandas
 
     types: dict[Any, Any] = {name: kind for name, kind in CSV_TYPES.items() if kind != MOMENT}
     frame = pandas.read_csv(file, dtype=types, keep_default_na=False, na_values=[""])
-    for name, kind in CSV_TYPES.items():
-        if kind == MOMENT:
-            frame[name] = pandas.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce").astype(
-                MOMENT
-            )
+    for name in (name for name, kind in CSV_TYPES.items() if kind == MOMENT):
+        moments = pandas.to_datetime(frame[name], utc=True, format="ISO8601", errors="coerce")
+        frame[name] = moments.dt.as_unit("us")
     return frame
 
 

@@ -14,7 +14,7 @@ from finet_deploy.report import load_runs, render_html
 from finet_deploy.report.numbers import format_estimate
 from finet_deploy.report.page import render_figures
 from finet_deploy.report.page.published import ROWS, _published
-from tests.bench_fakes import DEVICE, make_job
+from tests.bench_fakes import DEVICE, SETTINGS, make_job
 from tests.cli import run_cli
 from tests.report_html import Page
 from tests.report_runs import HOST, PHONE, a_run, memory_run, rows_of, steady
@@ -53,6 +53,17 @@ def test_a_column_is_a_device_and_emulated_ones_never_stand_beside_others():
         ["network", "toy, 1 thread, test: images/s"]
     ]
     assert ["network", "one, 1 thread, test: images/s", "two, 1 thread, test: images/s"] in heads
+
+
+def test_runs_of_different_protocols_share_no_table_and_the_page_says_what_differs():
+    settings = msgspec.structs.replace(SETTINGS, timed_min_runs=7)
+    one = a_run(device=msgspec.structs.replace(DEVICE, name="one"))
+    two = a_run(settings=settings, device=msgspec.structs.replace(DEVICE, name="two"))
+    html = render_html([one, two])
+    assert "timed_min_runs: 5 (" in html and "Not side by side:" in html
+    heads = [table[0] for table in Page(html).tables]
+    assert not any("one, 1 thread, test: images/s" in h and "two, 1 thread, test: images/s" in h for h in heads)
+    assert "Not side by side" not in render_html([one])
 
 
 def test_an_emulated_device_is_called_one_at_the_top_in_headings_plots_and_notes(html):

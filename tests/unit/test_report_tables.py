@@ -13,7 +13,6 @@ import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from finet_deploy.bench.protocol import Invalid, Reading
 from finet_deploy.bench.records import RecordLog, create_run, read_run
@@ -38,8 +37,8 @@ from finet_deploy.report.markdown import escape, render_table
 from finet_deploy.report.numbers import decimals_for, format_estimate, format_significant
 from finet_deploy.report.paper import PAPER_TABLES
 from tests.bench_fakes import DEVICE, SETTINGS, make_job, make_row, make_run
+from tests.rendered import render_html
 
-render_html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render
 DATA = Path(__file__).parents[1] / "data" / "bench"
 
 

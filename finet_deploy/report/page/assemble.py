@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from finet_deploy.bench.records import Run
 from finet_deploy.devices.phone_log import PhoneProof, read_lines
+from finet_deploy.report.across import protocol_differences
 from finet_deploy.report.footnotes import run_notes
 from finet_deploy.report.page.drawing import Picture
 from finet_deploy.report.page.measured import Panel, arrange, device_label, group_panels
@@ -53,13 +54,15 @@ class Notes:
 
 @dataclass(frozen=True)
 class Content:
-    """All that the template prints. facts: short statements for the top; devices and runtimes: what is filtered by."""
+    """All that the template prints. facts: short statements for the top; devices and runtimes: what is filtered
+    by. apart: settings that keep runs out of one table."""
 
     title: str
     facts: tuple[tuple[str, str], ...]
     emulated: tuple[str, ...]
     devices: tuple[str, ...]
     runtimes: tuple[tuple[str, str], ...]
+    apart: tuple[str, ...]
     throughput: tuple[tuple[Table, Picture | None], ...]
     rows: Table
     invalid: Table | None
@@ -102,6 +105,7 @@ def assemble(runs: Sequence[Run]) -> Content:
         runtimes=tuple(
             dict.fromkeys((panel.comparison.runtime, panel.runtime.rsplit(" ", 1)[0]) for panel in panels)
         ),
+        apart=tuple(shown(difference, 600) for difference in protocol_differences(runs)),
         throughput=tuple((by_device(group), ratios(group)) for group in groups),
         rows=all_rows(panels),
         invalid=invalid_visits(panels),

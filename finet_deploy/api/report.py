@@ -17,15 +17,22 @@ __all__ = ["Report", "report"]
 
 @dataclass(frozen=True)
 class Report:
-    """runs: what was read. text: the report in the format asked for. files: what was written, if anything was.
+    """runs: what was read. format: of `text`. files: what was written, if anything was.
 
     differences: in what the protocols of several devices differ, where their tables stand apart because of it.
     """
 
     runs: tuple[Run, ...]
-    text: str
+    format: str
     files: tuple[Path, ...]
     differences: tuple[str, ...]
+
+    @property
+    def text(self) -> str:
+        """The report in the format that was asked for."""
+        from finet_deploy.report import FORMATS
+
+        return FORMATS[self.format].render(self.runs)
 
     def to_json_object(self) -> list[dict[str, Any]]:
         """Every run as plain dicts and lists: device, settings, and all figures with their intervals."""
@@ -43,13 +50,13 @@ def report(
 ) -> Report:
     """The report of `runs`: one run folder, several, or a folder of run folders.
 
-    format: of the text, a key of `finet_deploy.report.FORMATS`: `md`, `csv`, `tex`, `json`. apart: runs of several
-    devices that were measured by different protocols get tables of their own. out: a folder, into which the report is
-    written in every format.
+    format: of the text, a key of `finet_deploy.report.FORMATS`: `md`, `csv`, `tex`, `json`, `html`. apart: runs of
+    several devices that were measured by different protocols get tables of their own. out: a folder, into which the
+    report is written in every format, with `html` its plots as SVG and PNG too.
     Raises UsageError for a format that is not there, for no run, a run without a finished visit, different protocols
     without `apart`, and an `out` that is a file; FinetDeployError for a folder that holds no run or a damaged one.
     """
-    from finet_deploy.report import FORMATS, load_runs, protocol_differences, write_report
+    from finet_deploy.report import FORMATS, load_runs, protocol_differences, write_figures, write_report
 
     if format not in FORMATS:
         do = suggest(format, FORMATS) or f"use {', '.join(FORMATS)}"
@@ -60,6 +67,8 @@ def report(
         raise UsageError(
             "the output is a file, a folder is needed", where=str(out), do="choose another folder"
         )
-    text = FORMATS[format].render(loaded)
-    files = write_report(loaded, Path(out)) if out is not None else ()
-    return Report(loaded, text, files, tuple(protocol_differences(loaded)))
+    files: list[Path] = []
+    if out is not None:
+        files += write_figures(loaded, Path(out) / "figures") if format == "html" else []
+        files += write_report(loaded, Path(out))
+    return Report(loaded, format, tuple(files), tuple(protocol_differences(loaded)))

@@ -8,7 +8,13 @@ import click
 
 from finet_deploy.commands.console import Console, output_options
 
-FORMATS = ("md", "csv", "tex", "json")  # the keys of `finet_deploy.report.FORMATS`, which is slow to import
+FORMATS = (
+    "md",
+    "csv",
+    "tex",
+    "json",
+    "html",
+)  # the keys of `finet_deploy.report.FORMATS`, which is slow to import
 
 EPILOG = """\b
 Examples:
@@ -16,13 +22,18 @@ Examples:
   finet-deploy report runs/* -o tables/
   finet-deploy report runs/mine --format csv
   finet-deploy report runs/mine --format tex > table.tex
+  finet-deploy report runs/* --format html > page.html
+  finet-deploy report runs/* --format html -o site/
 """
 
 
 @click.command("report", epilog=EPILOG)
 @click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for the report in every format."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the report in every format; with html, its plots as SVG and PNG too.",
 )
 @click.option(
     "--format",
@@ -45,6 +56,7 @@ def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bo
     found = report(results, format="json" if console.json_output else form, apart=apart, out=output)
     for difference in found.differences:
         console.warn(f"different protocols, so no common table: {difference}")
-    click.echo(found.text, nl=False)
+    if output is None or found.format != "html":  # nobody reads a page here that is in the folder
+        click.echo(found.text, nl=False)
     for path in found.files:
         console.note(f"wrote {path}")

@@ -13,6 +13,7 @@ from finet_deploy.report.across import protocol_differences, refuse_mixed_protoc
 from finet_deploy.report.data import render_json, report_schema, run_object
 from finet_deploy.report.latex import render_latex
 from finet_deploy.report.markdown import render_markdown
+from finet_deploy.report.page import render_html, write_figures
 from finet_deploy.report.paper import paper_csv, paper_table
 from finet_deploy.report.tabular import CSV_TYPES, read_results, render_csv, render_notes_csv
 
@@ -26,12 +27,14 @@ __all__ = [
     "protocol_differences",
     "read_results",
     "render_csv",
+    "render_html",
     "render_json",
     "render_latex",
     "render_markdown",
     "render_notes_csv",
     "report_schema",
     "run_object",
+    "write_figures",
     "write_report",
 ]
 
@@ -48,6 +51,7 @@ FORMATS: Mapping[str, Format] = {
     "csv": Format(render_csv, "results.csv"),
     "tex": Format(render_latex, "report.tex"),
     "json": Format(render_json, "report.json"),
+    "html": Format(render_html, "report.html"),
 }
 """All formats by the name that `--format` takes."""
 

@@ -13,7 +13,14 @@ from finet_deploy.bench.statistics import Estimate, unpaired_ratio
 from finet_deploy.bench.summary import Comparison, RowSummary, summarise
 from finet_deploy.errors import UsageError
 
-__all__ = ["AcrossDevices", "Kind", "across_devices", "protocol_differences", "refuse_mixed_protocols"]
+__all__ = [
+    "AcrossDevices",
+    "Kind",
+    "across_devices",
+    "device_tables",
+    "protocol_differences",
+    "refuse_mixed_protocols",
+]
 
 
 class Kind(NamedTuple):
@@ -32,12 +39,13 @@ class Kind(NamedTuple):
 class AcrossDevices:
     """One table: `columns` are its devices, `rows` maps a network's label to its summary by column.
 
-    runtime_versions: by column. All columns were measured by one protocol.
+    runtime_versions, sources: by column. All columns were measured by one protocol.
     """
 
     def __init__(self, kind: Kind) -> None:
         self.runtime, self.precision, self.input_shape, self.fusion, self.emulated = kind
         self.runtime_versions: dict[str, tuple[str, ...]] = {}
+        self.sources: dict[str, tuple[Run, Comparison]] = {}
         self.devices: list[str] = []
         self.runners: list[str | None] = []
         self.kinds: list[tuple[int, str]] = []  # threads and preset
@@ -58,6 +66,7 @@ class AcrossDevices:
             column += " (again)"
         self.columns.append(column)
         self.runtime_versions[column] = comparison.runtime_versions
+        self.sources[column] = (run, comparison)
         for summary in comparison.rows:
             label = summary.row.label
             while column in self.rows.get(label, {}):
@@ -99,13 +108,18 @@ def _over(ours: RowSummary | None, theirs: RowSummary | None) -> Estimate | None
 
 def across_devices(runs: Sequence[Run]) -> list[AcrossDevices]:
     """The tables that hold more than one device or runner, in the order of the runs. Never two protocols in one."""
+    return [table for table in device_tables(runs) if _several(zip(table.devices, table.runners))]
+
+
+def device_tables(runs: Sequence[Run]) -> list[AcrossDevices]:
+    """All figures, a column a device and runner: also where there is one alone."""
     tables: dict[tuple[Kind, Settings], AcrossDevices] = {}
     for run in runs:
         for found in summarise(run):
             kind = _kind(run, found)
             table = tables.setdefault((kind, _protocol(run)), AcrossDevices(kind))
             table.add(run, found)
-    return [table for table in tables.values() if _several(zip(table.devices, table.runners))]
+    return list(tables.values())
 
 
 def protocol_differences(runs: Sequence[Run]) -> list[str]:

@@ -173,6 +173,7 @@ def test_report_is_the_command_of_that_name(tmp_path, capsys):
         found = report(RUN, format=form)
         assert run_cli(capsys, "report", RUN, "--format", form)[1] == found.text
         assert found.text == FORMATS[form].render(found.runs)
+    assert "<html" in report(RUN, format="html").text
     found = report([str(RUN)], out=tmp_path / "tables")
     assert {path.name for path in found.files} >= {"report.md", "results.csv"}
     assert found.runs[0].job.suite == "table4"

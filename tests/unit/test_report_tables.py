@@ -32,6 +32,7 @@ from finet_deploy.report import (
     run_object,
     write_report,
 )
+from finet_deploy.report import render_html as render_html_page
 from finet_deploy.report.markdown import escape, render_table
 from finet_deploy.report.numbers import decimals_for, format_estimate, format_significant
 from finet_deploy.report.paper import PAPER_TABLES
@@ -306,6 +307,7 @@ def test_reports_are_written_whole_and_an_empty_run_is_refused(tmp_path):
         "results.csv": render_csv([run]),
         "report.tex": render_latex([run]),
         "report.json": render_json([run]),
+        "report.html": render_html_page([run]),
         "notes.csv": render_notes_csv([run]),
         "paper_table4.csv": paper_csv(4),
     }

@@ -118,6 +118,7 @@ def test_bench_goes_on_with_the_run_in_a_folder(bundles, device, tmp_path):
         bench([bundles("a").bundle], preset=SETTINGS, out=tmp_path / "run")
     device.interrupt_at = None
     assert bench(resume=tmp_path / "run").runs[0].missing == ()
+    assert device.opened[1].runner == "python"  # the one that it was started with
     with pytest.raises(UsageError, match="leave bundles"):
         bench([tmp_path], resume=tmp_path / "run")
 

@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 
 RUNNERS := finet_deploy/runner/data
 
-.PHONY: help demo test install lint type benchmark wheel apk clean
+.PHONY: help demo test install lint type docs benchmark wheel apk clean
 
 help:
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
@@ -40,6 +40,9 @@ lint: install ## ruff: lint and format
 type: install ## mypy
 	$(BIN)/mypy
 
+docs: install ## site/: the documentation, which fetches nothing; `python -m docs.make` makes its tables and pictures
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 benchmark: install ## what the measuring harness, and training with FBN and MimicNorm, cost
 	$(BIN)/python tests/benchmarks/harness_overhead.py
 	$(BIN)/python tests/benchmarks/training_cost.py
@@ -60,4 +63,4 @@ apk: install ## dist/finet-bench.apk with a debug key, and as a package: needs w
 	$(BIN)/python -m pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist ./android_app/package
 
 clean: ## remove what can be made again
-	rm -rf $(VENV) $(RUNNERS) dist bundles runs .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(RUNNERS) dist site bundles runs .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -12,15 +12,30 @@ import types
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from finet_deploy.api.bench import bench as bench
+    from finet_deploy.api.report import report as report
     from finet_deploy.checkpoint import load_checkpoint as load_checkpoint
     from finet_deploy.checkpoint import save_checkpoint as save_checkpoint
     from finet_deploy.export import export as export
+    from finet_deploy.export import read_bundle as read_bundle
+    from finet_deploy.export import verify_bundle as verify_bundle
     from finet_deploy.fuse import fuse as fuse
     from finet_deploy.verify import verify as verify
     from finet_deploy.zoo import create_model as create_model
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "export", "fuse", "load_checkpoint", "save_checkpoint", "verify"]
+__all__ = [
+    "bench",
+    "create_model",
+    "export",
+    "fuse",
+    "load_checkpoint",
+    "read_bundle",
+    "report",
+    "save_checkpoint",
+    "verify",
+    "verify_bundle",
+]
 
 _HOME = {
     "create_model": "finet_deploy.zoo",
@@ -28,7 +43,11 @@ _HOME = {
     "save_checkpoint": "finet_deploy.checkpoint",
     "fuse": "finet_deploy.fuse",
     "verify": "finet_deploy.verify",
+    "verify_bundle": "finet_deploy.export",
     "export": "finet_deploy.export",
+    "read_bundle": "finet_deploy.export",
+    "bench": "finet_deploy.api",
+    "report": "finet_deploy.api",
 }
 
 

@@ -50,12 +50,13 @@ def save_checkpoint(
     training: dict[str, Any] | None = None,
     trained: bool | None = None,
 ) -> Path:
-    """Write weights, configuration and preprocessing as one safetensors file, whole or not at all.
+    """Write weights, configuration and preprocessing of `model` as a safetensors file at `path`, whole or not at all.
 
     `config` defaults to the one that `create_model` left on the network. A fused network is stored in its deploy
     form and comes back in it; re-parametrized weights are stored as the weights that they stand for.
     training: what is known of the run that made the weights (recipe, dataset, accuracy), free-form but JSON; it
-    comes back as `weights_origin["training"]`. Both it and `trained` default to what the network's origin says.
+    comes back as `weights_origin["training"]`. It, `trained` and `preprocessing` default to what the network's origin
+    says.
     Raises UsageError when the configuration is unknown or `training` is not JSON or too long.
     """
     path = Path(path)
@@ -68,7 +69,7 @@ def save_checkpoint(
     metadata = {
         "schema_version": SCHEMA_VERSION,
         "model_config": config.to_json_object(),
-        "preprocessing": preprocessing.to_json_object() if preprocessing else None,
+        "preprocessing": preprocessing.to_json_object() if preprocessing else origin.get("preprocessing"),
         "deploy": hasattr(model, "fuse_report"),
         "trained": origin.get("trained") if trained is None else trained,
         "training": origin.get("training") if training is None else training,
@@ -101,7 +102,7 @@ def _metadata_text(metadata: dict[str, Any], path: Path) -> str:
 
 
 def load_checkpoint(path: Path | str, config: ModelConfig | None = None, *, strict: bool = True) -> nn.Module:
-    """The network in a file, in eval mode, with `.model_config` and `.weights_origin` set.
+    """The network in the file at `path`, in eval mode, with `.model_config` and `.weights_origin` set.
 
     Our own files say what network they hold; for a plain state dict give `config` (see `resolve_config`).
     DataParallel, torch.compile, EMA and Lightning prefixes are taken off; when the file holds an EMA beside the

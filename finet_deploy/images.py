@@ -75,13 +75,15 @@ class Preprocessing:
 
 
 def preprocessing_for(config: ModelConfig, model: nn.Module | None = None) -> Preprocessing:
-    """The paper's (resize 256, crop 224) at the network's input size; a published network's own, if it has one.
+    """What `model`'s checkpoint says, or a published network's own; else the paper's (256, crop 224) at its size.
 
     timm networks bring theirs (`pretrained_cfg`); it is used when `model` has pretrained weights.
     """
     crop = config.input_size
-    pretrained = getattr(model, "weights_origin", {}).get("kind") == "pretrained"
-    if not pretrained:
+    origin = getattr(model, "weights_origin", {})
+    if origin.get("preprocessing"):
+        return Preprocessing.from_json_object(origin["preprocessing"])
+    if origin.get("kind") != "pretrained":
         return Preprocessing(resize=round(crop * 256 / 224), crop=crop)
     if hasattr(model, "pretrained_cfg"):
         from timm.data import resolve_model_data_config

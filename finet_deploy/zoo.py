@@ -37,8 +37,9 @@ def create_model(
 ) -> nn.Module:
     """A network in training mode, with `.model_config` and `.weights_origin` set.
 
-    num_groups: G of FBN (4 if neither it nor channels_per_group is given). se: Squeeze-Excite. affine: gamma and
-    beta. cifar: the 32 px form. norm: "fbn", "bn" or "mimic"; mimic_variant ("code" or "paper"), weight_mean and
+    name: see `finet-deploy models`; torchvision:NAME and timm:NAME too. num_groups: G of FBN (4 if neither it nor
+    channels_per_group is given). se: Squeeze-Excite. affine: gamma and beta. num_classes: of the head. cifar: the 32
+    px form. norm: "fbn", "bn" or "mimic"; mimic_variant ("code" or "paper"), weight_mean and
     last_bn are MimicNorm's (see `ModelConfig`). dropout: the probability before the last layers. seed: weights are
     drawn from this seed and the global generators stay as they were. pretrained: torchvision's or timm's published
     weights, downloaded on first use.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,7 @@ import msgspec
 import numpy as np
 from safetensors.numpy import save_file
 
+from finet_deploy.bench.plan import BenchRow
 from finet_deploy.bench.protocol import (
     Artifact,
     DeviceInfo,
@@ -35,6 +37,7 @@ from finet_deploy.files import sha256_file
 from finet_deploy.verify import Certificate, Check
 from finet_deploy.verify.compare import InputComparison
 
+FORMATS = {"onnx": "onnxruntime", "pte": "executorch"}
 SETTINGS = Settings(
     preset="test",
     description="for tests",
@@ -256,3 +259,51 @@ def _checks(artifacts: Iterable[SimpleNamespace]) -> tuple[Check, ...]:
     return tuple(
         Check(name=f"artifact/{fmt}", stage="artifact", passed=True, message="", inputs=rows) for fmt in lower
     )
+
+
+class PretendDevice:
+    """Answers each visit at once: 10 ms, unless `answers` has something else for the row's label."""
+
+    def __init__(self, answers=None, interrupt_at=None, info=DEVICE):
+        self.answers, self.interrupt_at, self._info = answers or {}, interrupt_at, info
+        self.visited = []
+
+    runner = "python"
+    runtimes = None
+
+    def info(self):
+        return self._info
+
+    def default_threads(self):
+        return 1
+
+    def prepare(self, rows, folder):
+        pass
+
+    def run_visit(self, request):
+        if len(self.visited) == self.interrupt_at:
+            raise KeyboardInterrupt
+        self.visited.append(request.visit.index)
+        answer = self.answers.get(request.row.label, 10_000_000)
+        return (
+            answer(request) if callable(answer) else make_records(request.visit, request.row, [answer] * 40)
+        )
+
+
+def pretend_bundles(tmp_path, monkeypatch):
+    """`make(name, label=None, **changes)` writes a bundle that can be read until the test ends, and returns its row."""
+    made = {}
+
+    def make(name, label=None, formats=FORMATS, **changes):
+        path = tmp_path / "bundles" / name
+        path.mkdir(parents=True)
+        for fmt in formats:
+            (path / f"model.{fmt}").write_bytes(b"model")
+        outputs = {n: np.zeros((1, 10)) for n in ("photo_0", "noise_0")}
+        write_golden(path / "golden.safetensors", np.zeros((1, 3, 8, 8), np.float32), outputs)
+        sha = hashlib.sha256((path / "golden.safetensors").read_bytes()).hexdigest()
+        made[path] = fake_bundle(path, name, formats, golden_sha256=sha, **changes)
+        return BenchRow(path, label)
+
+    monkeypatch.setitem(sys.modules, "finet_deploy.export", SimpleNamespace(read_bundle=made.__getitem__))
+    return make

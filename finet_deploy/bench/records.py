@@ -7,13 +7,11 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import IO, TypeVar
-
-import msgspec
+from typing import IO, Any, TypeVar, cast
 
 from finet_deploy.bench.protocol import (
-    SCHEMA_VERSION,
     End,
     First,
     Invalid,
@@ -23,10 +21,11 @@ from finet_deploy.bench.protocol import (
     Resumed,
     Samples,
     Start,
+    Visit,
     Warmup,
-    decode_record,
     encode_record,
 )
+from finet_deploy.bench.versions import decode_job, decode_record_line
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.files import atomic_write_bytes, explain_os_error, read_bounded
 from finet_deploy.json_files import encode_json
@@ -37,7 +36,7 @@ __all__ += ["check_new", "create_run", "decode_lines", "read_job", "read_run"]
 JOB_FILE = "job.json"
 RECORDS_FILE = "records.jsonl"
 MAX_JOB_BYTES = 32 << 20
-MAX_RECORDS_BYTES = 1 << 30
+MAX_RECORDS_BYTES = 1 << 28  # read whole; a visit of the longest preset takes some 10 kB
 MAX_LINE_BYTES = 1 << 20
 
 R = TypeVar("R", bound=Record)
@@ -50,16 +49,20 @@ class VisitResult:
     visit: int
     records: tuple[Record, ...]
 
+    @cached_property
+    def _first(self) -> dict[Any, Record]:
+        return {type(record): record for record in reversed(self.records)}
+
     def find(self, kind: type[R]) -> R | None:
         """The visit's record of this type, or `None`."""
-        return next((record for record in self.records if isinstance(record, kind)), None)
+        return cast("R | None", self._first.get(kind))
 
     @property
     def complete(self) -> bool:
         """Whether the visit came to an end, good or bad."""
         return self.find(End) is not None or self.find(Invalid) is not None
 
-    @property
+    @cached_property
     def latencies_ns(self) -> list[int]:
         """All samples, in the order in which they were taken."""
         batches = (record for record in self.records if isinstance(record, Samples))
@@ -83,7 +86,7 @@ _PHASES: tuple[tuple[type[Record], str], ...] = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # told apart by identity: what was worked out of a run is kept with it
 class Run:
     """What a run folder holds. `notes` are things a reader of its tables should know."""
 
@@ -93,6 +96,14 @@ class Run:
     resumed: tuple[Resumed, ...] = ()
     notes: tuple[str, ...] = ()
     tail_bytes: int = field(default=0, repr=False)
+
+    @cached_property
+    def planned(self) -> dict[str, list[Visit]]:
+        """The job's visits by row."""
+        found: dict[str, list[Visit]] = {row.id: [] for row in self.job.rows}
+        for visit in self.job.visits:
+            found[visit.row].append(visit)
+        return found
 
     @property
     def missing(self) -> tuple[int, ...]:
@@ -122,21 +133,33 @@ def read_job(folder: Path) -> Job:
     path = folder / JOB_FILE
     if not path.is_file():
         raise FinetDeployError(
-            f"no {JOB_FILE} in this folder", where=str(folder), do="name a folder written by bench"
+            f"no {JOB_FILE} {_kind(folder)}", where=str(folder), do="name a folder written by bench"
         )
-    data = read_bounded(path, MAX_JOB_BYTES)
-    try:
-        job = msgspec.json.decode(data, type=Job)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise _unreadable(data, error, str(path)) from error
+    job = decode_job(read_bounded(path, MAX_JOB_BYTES), str(path))
+    _check_job(job, str(path))
+    return job
+
+
+def _kind(folder: Path) -> str:
+    if folder.is_dir():
+        return "in this folder: it is no run"
+    return "here: this is a file, no folder" if folder.exists() else "here: there is no such folder"
+
+
+def _check_job(job: Job, where: str) -> None:
+    """`FinetDeployError` when rows and visits contradict each other: each figure would be of something else."""
     rows = {row.id for row in job.rows}
     if len(rows) != len(job.rows) or not all(visit.row in rows for visit in job.visits):
-        raise FinetDeployError(
-            "visits and rows do not match", where=str(path), do="the file is damaged: measure again"
-        )
-    if [visit.index for visit in job.visits] != list(range(len(job.visits))):
-        raise FinetDeployError("visits are not numbered 0, 1, ...", where=str(path), do="measure again")
-    return job
+        found, do = "visits and rows do not match", "the file is damaged: measure again"
+    elif not all(row.aa_of in rows for row in job.rows if row.aa_of is not None):
+        found, do = "a row repeats a row that is not there", "the file is damaged: measure again"
+    elif [visit.index for visit in job.visits] != list(range(len(job.visits))):
+        found, do = "visits are not numbered 0, 1, ...", "measure again"
+    elif len({(visit.row, visit.round) for visit in job.visits}) != len(job.visits):
+        found, do = "a row is visited twice in a round", "the file is damaged: measure again"
+    else:
+        return
+    raise FinetDeployError(found, where=where, do=do)
 
 
 def read_run(folder: Path | str) -> Run:
@@ -150,6 +173,8 @@ def read_run(folder: Path | str) -> Run:
     path = folder / RECORDS_FILE
     records: list[Record] = []
     tail = 0
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise FinetDeployError("not a file", where=str(path), do="check the folder")
     if path.exists():
         try:
             with path.open("rb") as stream:
@@ -167,48 +192,36 @@ def read_run(folder: Path | str) -> Run:
 def decode_lines(stream: IO[bytes], where: str) -> tuple[list[Record], int]:
     """The records in a stream of JSON lines, and how many bytes of an unfinished last line were left out."""
     records: list[Record] = []
-    doubtful: tuple[int, bytes, Exception] | None = None
+    doubtful: tuple[bytes, FinetDeployError] | None = None
     total = number = 0
     while line := stream.readline(MAX_LINE_BYTES + 1):
         number += 1
         total += len(line)
         if len(line) > MAX_LINE_BYTES or total > MAX_RECORDS_BYTES:
-            raise FinetDeployError("too large for run records", where=f"{where}:{number}", do="check it")
+            limit = f"a line holds {MAX_LINE_BYTES >> 20} MiB, all of them {MAX_RECORDS_BYTES >> 20} MiB"
+            raise FinetDeployError(
+                f"too large for run records: {limit} at most", where=f"{where}:{number}", do="check it"
+            )
         if not line.endswith(b"\n"):
             return records, len(line)
         record: Record | None = None
         try:
-            record = decode_record(line)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            record = decode_record_line(line, f"{where}:{number}")
+        except FinetDeployError as error:
             if doubtful is None:
-                doubtful = (number, line, error)
+                doubtful = (line, error)
                 continue
         # A cut line is whole again as a line once the resumed run has ended it; the next record vouches for that.
         if doubtful is not None:
-            cut = isinstance(record, Resumed) and record.discarded_bytes == len(doubtful[1]) - 1
+            cut = isinstance(record, Resumed) and record.discarded_bytes == len(doubtful[0]) - 1
             if not cut:
-                raise _unreadable(doubtful[1], doubtful[2], f"{where}:{doubtful[0]}")
+                raise doubtful[1]
             doubtful = None
         if record is not None:
             records.append(record)
     if doubtful is not None:
-        raise _unreadable(doubtful[1], doubtful[2], f"{where}:{doubtful[0]}")
+        raise doubtful[1]
     return records, 0
-
-
-class _Header(msgspec.Struct):
-    schema_version: int = SCHEMA_VERSION
-
-
-def _unreadable(data: bytes, error: Exception, where: str) -> FinetDeployError:
-    with contextlib.suppress(msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        version = msgspec.json.decode(data, type=_Header).schema_version
-        if version != SCHEMA_VERSION:
-            message = f"schema version {version}, this program reads version {SCHEMA_VERSION}"
-            return FinetDeployError(message, where=where, do="use the finet-deploy version that wrote it")
-    return FinetDeployError(
-        f"not a run record: {error}", where=where, do="the file is damaged or foreign: check it"
-    )
 
 
 def _by_visit(records: Sequence[Record], job: Job, where: str) -> dict[int, VisitResult]:

@@ -6,6 +6,7 @@ process agree with each other far better than processes do, so intervals are tak
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
@@ -45,18 +46,24 @@ def images_per_second(latencies_ns: Sequence[int], statistic: Literal["median", 
     """Throughput of one visit at batch 1: one over the median latency, or runs over total time (`mean`)."""
     if statistic == "mean":
         return len(latencies_ns) * 1e9 / sum(latencies_ns)
-    return 1e9 / float(np.median(latencies_ns))
+    ordered = sorted(latencies_ns)
+    return 1e9 / ((ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2)
 
 
 def percentile_ms(latencies_ns: Sequence[int], percent: float) -> float | None:
-    """A latency percentile in ms; `None` when there are too few samples to support it.
+    """A latency percentile in ms, linear between samples; `None` when there are too few samples to support it.
 
     Supported means that a distribution-free upper bound at 95 % exists, that is, that the largest of n samples lies
     above the percentile with that probability: 1 - q^n >= 0.95. That takes 29 samples for p90 and 299 for p99.
     """
     if 1 - (percent / 100) ** len(latencies_ns) < CONFIDENCE:
         return None
-    return float(np.percentile(latencies_ns, percent)) / 1e6
+    ordered = sorted(latencies_ns)  # numpy's own takes 100 µs to begin, for each of ten thousand visits
+    place = (len(ordered) - 1) * (percent / 100)
+    share = place - math.floor(place)
+    low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+    # From the nearer end, as numpy does: the last digit is the same.
+    return (low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)) / 1e6
 
 
 def median_estimate(values: Sequence[float], *, seed: int = 0) -> Estimate:
@@ -70,11 +77,27 @@ def median_estimate(values: Sequence[float], *, seed: int = 0) -> Estimate:
     center = float(np.median(ordered))
     if len(ordered) == 1:
         return Estimate(value=center, low=None, high=None, rounds=1)
-    picks = np.random.default_rng(seed).integers(len(ordered), size=(RESAMPLES, len(ordered)))
-    medians = np.median(ordered[picks], axis=1)
+    below, above = _middle_ranks(len(ordered), seed)
+    medians = (ordered[below] + ordered[above]) / 2
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(medians, [tail, 1 - tail])
     return Estimate(value=center, low=float(low), high=float(high), rounds=len(ordered))
+
+
+@functools.lru_cache(maxsize=32)
+def _middle_ranks(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Of `RESAMPLES` draws of `count` ranks out of as many, with replacement: the two ranks in the middle of each.
+
+    They are the same one for an odd count. No value is needed to know them: every row of a table has the same.
+    """
+    random = np.random.default_rng(seed)
+    middles = [(count - 1) // 2, count // 2]
+    ranks = np.empty((RESAMPLES, 2), dtype=np.intp)
+    block = max(1, (1 << 20) // count)  # of the same draws, however many are made at once
+    for start in range(0, RESAMPLES, block):
+        picks = random.integers(count, size=(min(block, RESAMPLES - start), count))
+        ranks[start : start + block] = np.partition(picks, middles, axis=1)[:, middles]
+    return ranks[:, 0].copy(), ranks[:, 1].copy()
 
 
 def paired_ratio(

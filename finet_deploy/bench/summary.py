@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -106,8 +107,18 @@ def comparison_key(
     return row.artifact.runtime, row.threads, precision, row.input_shape, fusion
 
 
+_SUMMARIES: WeakKeyDictionary[Run, tuple[Comparison, ...]] = WeakKeyDictionary()
+
+
 def summarise(run: Run) -> tuple[Comparison, ...]:
-    """All comparisons of a run, in the order of the job's rows."""
+    """All comparisons of a run, in the order of the job's rows. Worked out once: every format of a report asks."""
+    found = _SUMMARIES.get(run)
+    if found is None:
+        found = _SUMMARIES[run] = _summarise(run)
+    return found
+
+
+def _summarise(run: Run) -> tuple[Comparison, ...]:
     groups: dict[tuple[str, int, str, tuple[int, ...], str], list[Row]] = {}
     for row in run.job.rows:
         key = comparison_key(row, mixed_fusion=run.job.mixed_fusion, mixed_precision=run.job.mixed_precision)
@@ -167,9 +178,7 @@ class RowVisits:
         self.valid: dict[int, VisitResult] = {}
         invalid: list[InvalidVisit] = []
         self.missing = 0
-        for visit in run.job.visits:
-            if visit.row != row.id:
-                continue
+        for visit in run.planned[row.id]:
             result = run.visits.get(visit.index)
             if result is None or not result.complete:
                 self.missing += 1
@@ -189,7 +198,7 @@ class RowVisits:
         return [record for record in found if record is not None]
 
     def summary(self, rates: dict[int, float], ratio: Estimate | None, judged: Verdict) -> RowSummary:
-        samples = [visit.latencies_ns for visit in self.valid.values()]
+        samples = [sorted(visit.latencies_ns) for visit in self.valid.values()]
         ends = self.all(End)
         return RowSummary(
             row=self.row,

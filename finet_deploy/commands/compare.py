@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from finet_deploy.commands.console import Console, VisitProgress, output_options
+from finet_deploy.commands.console import Console, output_options
 from finet_deploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -157,8 +157,9 @@ def _confirmed(
     rounds: int | None,
     console: Console,
 ) -> Changes:
+    from finet_deploy.api.devices import DeviceOptions, open_device
+    from finet_deploy.api.listener import VisitProgress
     from finet_deploy.bench.records import check_new
-    from finet_deploy.commands.bench_devices import DeviceOptions, open_device
     from finet_deploy.compare import Confirmation, confirm
 
     suspects = [row for row in changes.rows if row.suspect]

@@ -15,9 +15,7 @@ import click
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from finet_deploy.bench.run import VisitDone
-
-__all__ = ["Console", "VisitProgress", "output_options"]
+__all__ = ["Console", "output_options"]
 
 
 class Console:
@@ -83,28 +81,6 @@ def _lines(title: str, total: int) -> Callable[[str], None]:
         click.echo(f"[{done}/{total}] {text} ({elapsed:.0f} s, about {remaining:.0f} s left)", err=True)
 
     return step
-
-
-class VisitProgress:
-    """Progress of a benchmark: told after each visit, it learns the total with the first one."""
-
-    def __init__(self, console: Console) -> None:
-        self._console, self._steps = console, contextlib.ExitStack()
-        self._step: Callable[[str], None] | None = None
-
-    def __call__(self, visit: VisitDone) -> None:
-        if self._step is None:
-            total = visit.total - visit.done + 1
-            self._step = self._steps.enter_context(self._console.progress("measure", total=total))
-        runtime = visit.row.artifact.runtime
-        text = f"round {visit.visit.round + 1}: {visit.row.label} on {runtime}"
-        self._step(text if visit.problem is None else f"{text}: INVALID, {visit.problem}")
-
-    def __enter__(self) -> VisitProgress:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._steps.close()
 
 
 def output_options(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -7,34 +7,56 @@ from pathlib import Path
 import click
 
 from finet_deploy.commands.console import Console, output_options
-from finet_deploy.errors import UsageError
+
+FORMATS = (
+    "md",
+    "csv",
+    "tex",
+    "json",
+    "html",
+)  # the keys of `finet_deploy.report.FORMATS`, which is slow to import
 
 EPILOG = """\b
 Examples:
   finet-deploy report runs/table4-demo-20260101T120000
   finet-deploy report runs/* -o tables/
   finet-deploy report runs/mine --format csv
+  finet-deploy report runs/mine --format tex > table.tex
+  finet-deploy report runs/* --format html > page.html
+  finet-deploy report runs/* --format html -o site/
 """
 
 
 @click.command("report", epilog=EPILOG)
-@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("results", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="Folder for report.md and the CSV files."
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Folder for the report in every format; with html, its plots as SVG and PNG too.",
 )
-@click.option("--format", "form", type=click.Choice(["md", "csv"]), default="md", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(FORMATS),
+    default="md",
+    show_default=True,
+    help="What is printed.",
+)
+@click.option(
+    "--apart",
+    is_flag=True,
+    help="Runs of several devices by different protocols: tables of their own for each.",
+)
 @output_options
-def command(runs: tuple[Path, ...], output: Path | None, form: str, console: Console) -> None:
-    """Tables from the run folders RUNS, made from their records alone."""
-    from finet_deploy.report import load_runs, render_csv, render_markdown, run_object, write_report
+def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bool, console: Console) -> None:
+    """Tables from the run folders RESULTS, made from their records alone."""
+    from finet_deploy.api.report import report
 
-    loaded = load_runs(runs)
-    if output is not None and output.is_file():
-        raise UsageError(
-            "the output is a file, a folder is needed", where=str(output), do="choose another -o"
-        )
-    console.result(render_csv(loaded) if form == "csv" else render_markdown(loaded))
-    console.document([run_object(run) for run in loaded])
-    if output is not None:
-        for path in write_report(loaded, output):
-            console.note(f"wrote {path}")
+    found = report(results, format="json" if console.json_output else form, apart=apart, out=output)
+    for difference in found.differences:
+        console.warn(f"different protocols, so no common table: {difference}")
+    if output is None or found.format != "html":  # nobody reads a page here that is in the folder
+        click.echo(found.text, nl=False)
+    for path in found.files:
+        console.note(f"wrote {path}")

@@ -162,7 +162,7 @@ def _threads(text: str | None) -> tuple[int, ...] | None:
 
 @contextlib.contextmanager
 def _place(device: str, runner: str | None, emulated: bool, console: Console) -> Iterator[Place]:
-    from finet_deploy.commands.bench_devices import DeviceOptions, device_names, open_device
+    from finet_deploy.api.devices import DeviceOptions, device_names, open_device
     from finet_deploy.runner.emulate import CORES
     from finet_deploy.tune.place import Place
 

@@ -16,11 +16,13 @@ from finet_deploy.devices.phone_state import PhoneFacts
 from finet_deploy.devices.phone_visit import PhoneVisit
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.files import explain_os_error
+from finet_deploy.json_files import BadJson, decode_json
 
 __all__ = ["PHONE_FILE", "PhoneIdentity", "PhoneLine", "PhoneProof", "append_line", "read_lines", "remarks"]
 
 PHONE_FILE = "phone.jsonl"
 MAX_LINE_BYTES = 4 << 20
+MAX_BYTES = 1 << 28
 
 
 class PhoneIdentity(msgspec.Struct, tag_field="type", tag="phone", frozen=True, kw_only=True):
@@ -38,7 +40,6 @@ class PhoneProof(msgspec.Struct, tag_field="type", tag="proof", frozen=True, kw_
 
 
 PhoneLine = PhoneIdentity | PhoneProof | PhoneVisit
-_DECODER: msgspec.json.Decoder[PhoneLine] = msgspec.json.Decoder(PhoneLine)
 
 
 def append_line(folder: Path, line: PhoneLine) -> None:
@@ -62,16 +63,19 @@ def read_lines(folder: Path) -> tuple[PhoneLine, ...]:
     path = folder / PHONE_FILE
     if not path.exists():
         return ()
+    if not path.is_file():  # a pipe would be waited for
+        raise FinetDeployError("not a file", where=str(path), do="check the folder")
     found: list[PhoneLine] = []
-    unreadable = 0
+    unreadable = total = 0
     try:
         with path.open("rb") as stream:
             while line := stream.readline(MAX_LINE_BYTES + 1):
+                total += len(line)
                 try:
-                    found.append(_DECODER.decode(line))
-                except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                    found.append(decode_json(line, PhoneLine))
+                except BadJson:
                     unreadable += 1
-                if len(line) > MAX_LINE_BYTES or unreadable > len(found) + 1:
+                if len(line) > MAX_LINE_BYTES or total > MAX_BYTES or unreadable > len(found) + 1:
                     raise FinetDeployError("not a phone's lines", where=str(path), do="check the file")
     except OSError as error:
         raise explain_os_error(error, "read", path) from error

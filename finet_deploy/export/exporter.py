@@ -73,7 +73,8 @@ def export(
     preprocessing, name, source: what the manifest says; by default what `create_model` and `load_checkpoint` left on
     the network. dtype: `float32`, or a precision of `PRECISIONS`: `float16`, or `int8`, calibrated on `calibration`
     (standardized images; by default the package's photographs), whose held-out images are then the certificate's
-    photographs. progress: told each step as it begins, at most `2 * len(formats) + 4` in all, one more for int8.
+    photographs. limits: of the certificate. progress: told each step as it begins, at most `2 * len(formats) + 4` in
+    all, one more for int8.
 
     Raises UsageError for a wrong call (train mode, an unknown format, an existing folder without `overwrite`),
     CheckFailed when a certificate does not pass, FinetDeployError for everything else. In each case nothing is

@@ -99,8 +99,8 @@ def _check(certificate: Certificate, fmt: str) -> Check:
 def verify_bundle(bundle: Bundle | Path | str, limits: Limits | None = None) -> Certificate:
     """Check a bundle again, as it lies on disk: hashes, then every artifact in its own runtime on the golden inputs.
 
-    A runtime that is not installed leaves its check not run, and the certificate not passed. Raises like
-    `read_bundle` when files are missing or were changed.
+    limits: by default those that the export was held to. A runtime that is not installed leaves its check not run, and
+    the certificate not passed. Raises like `read_bundle` when files are missing or were changed.
     """
     bundle = read_bundle(bundle.path if isinstance(bundle, Bundle) else bundle)
     stored = bundle.certificate()

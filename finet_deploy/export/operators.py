@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Meta
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.json_files import BadJson, decode_json
 
 __all__ = [
     "MAX_OPERATORS_BYTES",
@@ -96,8 +97,9 @@ def encode_operators(found: Mapping[str, PteOperators | OnnxOperators]) -> bytes
 def decode_operators(data: bytes, where: str) -> Operators:
     """The operators in `data`. FinetDeployError, naming `where`, when it is not such a file."""
     try:
-        return msgspec.json.decode(data, type=Operators)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        found: Operators = decode_json(data, Operators)
+    except BadJson as error:
         raise FinetDeployError(
             f"not a list of operators: {error}", where=where, do="export the model again"
         ) from error
+    return found

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.json_files import BadJson, decode_json
 
 __all__ = ["CoreBest", "bound_seconds", "decode_core_best"]
 
@@ -42,10 +43,11 @@ class CoreBest(msgspec.Struct, frozen=True):
 def decode_core_best(data: bytes, where: str) -> CoreBest:
     """FinetDeployError, naming `where`, when the data is no such measurement."""
     try:
-        return msgspec.json.decode(data, type=CoreBest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        best: CoreBest = decode_json(data, CoreBest)
+    except BadJson as error:
         do = "build the runner again"
         raise FinetDeployError(f"not a measurement of the core: {error}", where=where, do=do) from error
+    return best
 
 
 def bound_seconds(

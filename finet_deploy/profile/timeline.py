@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.json_files import BadJson, decode_json
 
 __all__ = ["Call", "Operator", "Timeline", "read_timeline"]
 
@@ -129,8 +130,8 @@ def read_timeline(data: bytes, runtime: str, where: str) -> Timeline:
 
 def _decode(data: bytes, where: str) -> _Profile:
     try:
-        profile = msgspec.json.decode(data, type=_Profile)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        profile: _Profile = decode_json(data, _Profile)
+    except BadJson as error:
         raise FinetDeployError(f"not a runner's profile: {error}", where=where, do="profile again") from error
     if profile.schema_version != SCHEMA_VERSION:
         found = f"profile of schema_version {profile.schema_version}, this program reads {SCHEMA_VERSION}"

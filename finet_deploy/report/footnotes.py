@@ -10,9 +10,16 @@ from finet_deploy.bench.records import Run
 from finet_deploy.bench.statistics import CONFIDENCE, best_coverage
 from finet_deploy.bench.summary import Comparison, RowSummary
 from finet_deploy.devices.phone_log import read_lines, remarks
+from finet_deploy.report.across import AcrossDevices
 from finet_deploy.report.numbers import format_estimate
 
-__all__ = ["run_notes", "table_notes"]
+__all__ = ["across_notes", "run_notes", "table_notes"]
+
+UNPAIRED = (
+    "app / native: images per second of two runs of the same file, one after the other, with a bootstrap interval over "
+    "the rounds of both. Their rounds are not paired: what heat and other work did to one of them is in the figure, "
+    "and not in the interval."
+)
 
 
 def run_notes(run: Run) -> list[str]:
@@ -77,6 +84,19 @@ def table_notes(comparison: Comparison) -> list[str]:
     for text in dict.fromkeys(notice for summary in rows for notice in summary.row.artifact.notices):
         notes.append(text)
     return [*notes, *_exceptions(comparison.all_rows)]
+
+
+def across_notes(table: AcrossDevices) -> list[str]:
+    """Notes on a table over several devices: in what else but the device its columns differ."""
+    notes = [UNPAIRED] if table.differences else []
+    if len(set(table.runtime_versions.values())) > 1:
+        versions = (
+            f"{column}: {', '.join(found) or 'unknown'}" for column, found in table.runtime_versions.items()
+        )
+        notes.append(f"The columns differ in the runtime's version. {'; '.join(versions)}.")
+    if table.other_files:
+        notes.append(f"Not the same file in every column (SHA-256 differs): {', '.join(table.other_files)}.")
+    return notes
 
 
 def _protocol(settings: Settings) -> str:

@@ -10,7 +10,8 @@ import msgspec
 from msgspec import Meta
 
 from finet_deploy.errors import FinetDeployError
-from finet_deploy.files import read_bounded, resolve_inside, sha256_file
+from finet_deploy.files import resolve_inside, sha256_file
+from finet_deploy.json_files import read_json
 
 __all__ = ["MANIFEST_FILE", "FileEntry", "Manifest", "check_folder", "not_executable", "read_manifest"]
 
@@ -53,10 +54,9 @@ def read_manifest(folder: Path, *, do: str = AGAIN) -> Manifest:
     path = folder / MANIFEST_FILE
     if not path.is_file():
         raise FinetDeployError("the runner's manifest is missing", where=str(path), do=do)
-    try:
-        manifest = msgspec.json.decode(read_bounded(path, MAX_MANIFEST_BYTES), type=Manifest)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise FinetDeployError(f"not a runner's manifest: {error}", where=str(path), do=do) from error
+    manifest: Manifest = read_json(
+        path, Manifest, max_bytes=MAX_MANIFEST_BYTES, what="not a runner's manifest", do=do
+    )
     if manifest.schema_version != SCHEMA_VERSION:
         found = f"manifest has schema_version {manifest.schema_version}, this program reads {SCHEMA_VERSION}"
         raise FinetDeployError(found, where=str(path), do=do)

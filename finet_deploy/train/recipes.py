@@ -10,6 +10,7 @@ import msgspec
 
 from finet_deploy.errors import UsageError, suggest
 from finet_deploy.files import read_bounded
+from finet_deploy.json_files import decode_json
 from finet_deploy.train.recipe import Recipe, fit_model
 
 __all__ = ["DEFAULT_RECIPE", "Recipe", "fit_model", "load_recipe", "recipe_names"]
@@ -69,7 +70,7 @@ def _read(name: str | Path) -> dict[str, Any]:
         raise UsageError("no such recipe file", where=str(path), do="check --recipe")
     data = read_bounded(path, MAX_BYTES)
     try:
-        found = msgspec.toml.decode(data) if path.suffix == ".toml" else msgspec.json.decode(data)
+        found = msgspec.toml.decode(data) if path.suffix == ".toml" else decode_json(data)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         do = "check the file; it may be cut short"
         raise UsageError(f"unreadable recipe: {error}", where=str(path), do=do) from error

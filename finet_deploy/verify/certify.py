@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 import finet_deploy
-from finet_deploy.errors import FinetDeployError
+from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.fuse import check_fusible, count_normalization, fuse
+from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
 from finet_deploy.verify import weights
 from finet_deploy.verify.certificate import CONDITIONING, Certificate, Check
 from finet_deploy.verify.compare import compare
@@ -52,7 +53,7 @@ def verify(
     model: nn.Module,
     deploy: nn.Module | None = None,
     *,
-    inputs: Mapping[str, Tensor],
+    inputs: Mapping[str, Tensor] | None = None,
     artifacts: Mapping[str, Artifact] = MappingProxyType({}),
     limits: Limits | None = None,
     fuse_fn: Fuse = fuse,
@@ -62,9 +63,11 @@ def verify(
     """Check that `model`, its fused form and its exported files are one function, and certify the result.
 
     model: the unfused network, in eval mode; it is never changed. deploy: its fused form; without one,
-    `fuse_fn` makes it. inputs: name -> (N, C, H, W), such as `evaluation_inputs(photos)`. artifacts: name of
-    a format -> a callable that runs the exported file on one input and returns its output. subject: what the
-    certificate calls the model. progress: told each stage as it begins.
+    `fuse_fn` makes it. inputs: name -> (N, C, H, W), such as `evaluation_inputs(photos)`; by default that, of the
+    package's photographs as a network of `create_model` or `load_checkpoint` takes them. artifacts: name of
+    a format -> a callable that runs the exported file on one input and returns its output. limits: by default
+    `Limits()`, which gives the reason of each. subject: what the certificate calls the model.
+    progress: told each stage as it begins.
 
     A failed check does not raise: read `certificate.passed`. Raises UsageError for a model in train mode or
     without running statistics (named by dotted path) and for unusable inputs, FinetDeployError for weights or
@@ -73,6 +76,7 @@ def verify(
     limits = limits or Limits()
     tell = progress or (lambda _stage: None)
     tell("preconditions")
+    inputs = _default_inputs(model) if inputs is None else inputs
     check_inputs(inputs)
     checks = [_check_preconditions(model, deploy)]
     tell("algebra")
@@ -96,6 +100,13 @@ def verify(
         versions=_versions(),
         inputs=summarize(inputs),
     )
+
+
+def _default_inputs(model: nn.Module) -> Mapping[str, Tensor]:
+    config = getattr(model, "model_config", None)
+    if config is None:
+        raise UsageError("nothing says what this network's input is", do="give inputs")
+    return evaluation_inputs(default_images(GOLDEN_PHOTOS, preprocessing_for(config, model)))
 
 
 def _name_of(model: nn.Module) -> str:

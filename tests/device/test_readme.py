@@ -1,13 +1,13 @@
-"""The README tells the truth: its commands run, in its order, and print what it says that they print."""
+"""README and documentation tell the truth: their commands run, in their order, and print what they show."""
 
 from __future__ import annotations
 
 import contextlib
 import re
 import shlex
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -15,18 +15,36 @@ from tests.cli import run_cli
 from tests.shared_bundles import shared_folder
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-RUN = [(kind, body) for kind, body in BLOCKS if kind in ("console", "python")]
+NAV = re.findall(r"^ +- .*: ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), flags=re.MULTILINE)
+PAGES = [ROOT / "README.md", *(ROOT / "docs" / name for name in NAV)]
+# A block with its language; one of `text` right below a program is what the program prints.
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$(?:\n\n```text\n(.*?)^```$)?", flags=re.MULTILINE | re.DOTALL)
+EXACT = {"models"}  # commands whose every figure is the same everywhere
+
+
+class Block(NamedTuple):
+    """A fenced block of a page; shown: what the block below it says that it prints."""
+
+    page: str
+    kind: str
+    body: str
+    shown: str
+
+
+BLOCKS = [Block(page.stem, *found) for page in PAGES for found in BLOCK.findall(page.read_text("utf-8"))]
+RUN = [block for block in BLOCKS if block.kind in ("console", "python")]
+
+
+def words(text: str) -> list[str]:
+    """Lines without their spacing."""
+    return [re.sub(r"\s+", " ", line).strip() for line in text.splitlines()]
 
 
 def masked(text: str) -> list[str]:
     """Lines without figures, spacing, torch's build and the name of the worst input: the same in every run."""
     text = re.sub(r"on input \w+", "on input *", text)
     text = re.sub(r"\+(cpu|cu\d+)", "", text)
-    return [
-        re.sub(r"\s+", " ", re.sub(r"[-+]?\d[\d.,e+-]*", "#", line)).strip() for line in text.splitlines()
-    ]
+    return words(re.sub(r"[-+]?\d[\d.,e+-]*", "#", text))
 
 
 @pytest.fixture(scope="module")
@@ -39,56 +57,65 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("kind", "body"), RUN, ids=[body.splitlines()[0][:60] for _, body in RUN])
-def test_each_block_of_the_readme_runs_and_prints_what_it_shows(
+@pytest.mark.parametrize("block", RUN, ids=[f"{b.page}: {b.body.splitlines()[0][:50]}" for b in RUN])
+def test_each_block_runs_and_prints_what_it_shows(
     folder: Path,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-    kind: str,
-    body: str,
+    block: Block,
 ) -> None:
     """In this process: another one would import torch and the exporters for each block, ten seconds a time."""
-    if kind == "python":
-        subprocess.run([sys.executable, "-c", body], cwd=folder, check=True, capture_output=True)
+    monkeypatch.chdir(folder)
+    if block.kind == "python":
+        capsys.readouterr()
+        exec(compile(block.body, f"{block.page}.md", "exec"), {"__name__": "__main__"})  # noqa: S102
+        _compare(block.shown, capsys.readouterr().out, masked)
         return
-    line, _, shown = body.partition("\n")
+    line, _, shown = block.body.partition("\n")
     program, *arguments = shlex.split(line.removeprefix("$ "))
     assert program == "finet-deploy"
-    if (
-        "table4" in arguments
-    ):  # 18 visits instead of 63; `demo`'s rounds and A/A row are in the other block of `bench`
+    if "table4" in arguments:
+        # 18 visits instead of 63; `demo`'s rounds and A/A row are in the other block of `bench`
         arguments = ["smoke" if word == "demo" else word for word in arguments]
-    monkeypatch.chdir(folder)
     with shared_folder(tmp_path_factory) if "table4" in arguments else contextlib.nullcontext():
         status, out, err = run_cli(capsys, *arguments)
     assert status == 0, err
-    printed = set(masked(out + err))
-    # Rows of figures carry a verdict and intervals, which differ from machine to machine; notes follow the figures.
-    stable = [text for text in masked(shown) if text and text != "..." and text[0] not in "|*["]
-    assert stable
-    assert [text for text in stable if text not in printed] == []
+    assert words(shown)
+    _compare(shown, out + err, words if arguments[0] in EXACT else masked)
 
 
-def test_the_readme_shows_each_command_and_both_make_targets() -> None:
+def _compare(shown: str, printed: str, form: Callable[[str], list[str]]) -> None:
+    """Every line that is shown is printed, but rows of figures: verdicts and notes follow the machine's."""
+    stable = [text for text in form(shown) if text and text != "..." and text[0] not in "|*["]
+    assert stable or not shown
+    assert [text for text in stable if text not in set(form(printed))] == []
+
+
+def test_the_documents_show_each_command_and_the_make_targets() -> None:
     from finet_deploy.cli import COMMANDS
 
     # These need a phone, a cross compiler or an emulator: their own tests run them.
     elsewhere = {"app", "devices", "runner", "cost", "profile"}
-    shown = {shlex.split(body.splitlines()[0])[2] for kind, body in RUN if kind == "console"}
+    shown = {shlex.split(block.body.splitlines()[0])[2] for block in RUN if block.kind == "console"}
     assert shown == set(COMMANDS) - elsewhere
     told = {
-        word for _, body in BLOCKS for word in re.findall(r"^finet-deploy (\w+)", body, flags=re.MULTILINE)
+        word
+        for block in BLOCKS
+        for word in re.findall(r"^finet-deploy (\w+)", block.body, flags=re.MULTILINE)
     }
     assert elsewhere <= told
     makefile = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", README, flags=re.MULTILINE):
+    for target in re.findall(
+        r"^make (\w+)|`make (\w+)`", (ROOT / "README.md").read_text(), flags=re.MULTILINE
+    ):
+        target = "".join(target)
         assert re.search(rf"^{target}:", makefile, flags=re.MULTILINE)
 
 
 def test_make_demo_is_the_command_that_the_readme_shows() -> None:
     (demo,) = re.findall(r"\$\(BIN\)/(finet-deploy bench .*)", (ROOT / "Makefile").read_text())
-    assert any(body.startswith(f"$ {demo}") for _, body in RUN)
+    assert any(block.body.startswith(f"$ {demo}") for block in RUN)
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:
@@ -98,5 +125,5 @@ def test_links_of_the_documents_lead_somewhere() -> None:
         *ROOT.glob("results/*.md"),
         *ROOT.glob("models/*.md"),
     ]:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"

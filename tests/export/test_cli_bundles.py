@@ -168,4 +168,4 @@ def test_ctrl_c_in_a_bench_keeps_what_was_measured_and_resumes(exported, capsys,
 
 def test_an_unfinished_run_folder_is_not_reported_as_if_it_were(capsys, tmp_path):
     (tmp_path / "job.json").write_text("{")
-    assert "not a run record" in error_line(capsys, FAILED, "report", tmp_path)
+    assert "not a benchmark job" in error_line(capsys, FAILED, "report", tmp_path)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finet_deploy.commands import bench_devices
+from finet_deploy.api import devices
+from finet_deploy.api.devices import device_folder, device_names, measure_each
 from finet_deploy.commands.bench import command
-from finet_deploy.commands.bench_devices import device_folder, device_names, measure_each
 from finet_deploy.commands.console import Console
 from finet_deploy.errors import FinetDeployError
 from tests.cli import FAILED, error_line
@@ -19,11 +19,11 @@ from tests.cli import FAILED, error_line
 def caught_lines(monkeypatch):
     caught = {}
 
-    def pretend(commands, console):
+    def pretend(commands, listener):
         caught.update(commands)
         return dict.fromkeys(commands, 1)
 
-    monkeypatch.setattr(bench_devices, "measure_each", pretend)
+    monkeypatch.setattr(devices, "measure_each", pretend)
     return caught
 
 
@@ -31,8 +31,8 @@ def test_each_device_gets_every_option_of_this_command_line(capsys, tmp_path, mo
     caught = caught_lines(monkeypatch)
     options = ["--preset", "demo", "--threads", 2, "--runtimes", "executorch", "--unpinned", "--emulated"]
     options += ["--runner", "app", "--apk", tmp_path / "app.apk"]
-    devices = ["--device", "A1", "--device", "tcp:10.0.0.2:5555"]
-    line = error_line(capsys, FAILED, "bench", "x=one", "two", *devices, *options, "-o", tmp_path / "run")
+    names = ["--device", "A1", "--device", "tcp:10.0.0.2:5555"]
+    line = error_line(capsys, FAILED, "bench", "x=one", "two", *names, *options, "-o", tmp_path / "run")
     assert "no device was measured" in line
     assert list(caught) == ["A1", "tcp:10.0.0.2:5555"]
     for (name, words), folder in zip(caught.items(), ("A1", "tcp-10-0-0-2-5555")):

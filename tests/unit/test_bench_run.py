@@ -2,73 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import sys
-from types import SimpleNamespace
-
 import msgspec
-import numpy as np
 import pytest
 
-from finet_deploy.bench.plan import BenchRow, build_job
+from finet_deploy.bench.plan import build_job
 from finet_deploy.bench.protocol import Invalid
 from finet_deploy.bench.records import read_run
 from finet_deploy.bench.run import resume_bench, run_bench
 from finet_deploy.bench.summary import summarise
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.report.footnotes import table_notes
-from tests.bench_fakes import DEVICE, SETTINGS, fake_bundle, make_records, write_golden
-
-FORMATS = {"onnx": "onnxruntime", "pte": "executorch"}
-
-
-class PretendDevice:
-    """Answers each visit at once: 10 ms, unless `answers` has something else for the row's label."""
-
-    def __init__(self, answers=None, interrupt_at=None, info=DEVICE):
-        self.answers, self.interrupt_at, self._info = answers or {}, interrupt_at, info
-        self.visited = []
-
-    runner = "python"
-    runtimes = None
-
-    def info(self):
-        return self._info
-
-    def default_threads(self):
-        return 1
-
-    def prepare(self, rows, folder):
-        pass
-
-    def run_visit(self, request):
-        if len(self.visited) == self.interrupt_at:
-            raise KeyboardInterrupt
-        self.visited.append(request.visit.index)
-        answer = self.answers.get(request.row.label, 10_000_000)
-        return (
-            answer(request) if callable(answer) else make_records(request.visit, request.row, [answer] * 40)
-        )
+from tests.bench_fakes import DEVICE, SETTINGS, PretendDevice, make_records, pretend_bundles
 
 
 @pytest.fixture
 def bundles(tmp_path, monkeypatch):
     """`make(name, **changes)` writes a bundle and returns its row."""
-    made = {}
-
-    def make(name, label=None, formats=FORMATS, **changes):
-        path = tmp_path / "bundles" / name
-        path.mkdir(parents=True)
-        for fmt in formats:
-            (path / f"model.{fmt}").write_bytes(b"model")
-        outputs = {n: np.zeros((1, 10)) for n in ("photo_0", "noise_0")}
-        write_golden(path / "golden.safetensors", np.zeros((1, 3, 8, 8), np.float32), outputs)
-        sha = hashlib.sha256((path / "golden.safetensors").read_bytes()).hexdigest()
-        made[path] = fake_bundle(path, name, formats, golden_sha256=sha, **changes)
-        return BenchRow(path, label)
-
-    monkeypatch.setitem(sys.modules, "finet_deploy.export", SimpleNamespace(read_bundle=made.__getitem__))
-    return make
+    return pretend_bundles(tmp_path, monkeypatch)
 
 
 def bench(rows, tmp_path, device=None, **options):

@@ -162,3 +162,25 @@ def test_an_unpaired_interval_covers_a_true_ratio_about_as_often_as_it_says():
         ratio = unpaired_ratio(list(ours), list(theirs))
         hits += ratio.low <= 0.9 <= ratio.high
     assert hits >= 105
+
+
+@pytest.mark.parametrize("percent", [50, 90, 99])
+def test_percentiles_and_medians_are_numpys_to_the_last_bit(percent):
+    for seed in range(300):
+        random = np.random.default_rng(seed)
+        latencies = random.integers(1, 2 ** random.integers(2, 50), random.integers(1, 400)).tolist()
+        assert percentile_ms(latencies, percent) in (None, float(np.percentile(latencies, percent)) / 1e6)
+        assert images_per_second(latencies, "median") == 1e9 / float(np.median(latencies))
+    # Found by search: from its lower end this one is another number.
+    latencies = [53_621_445] * 622 + [62_748_137] * 70
+    assert percentile_ms(latencies, percent) in (None, float(np.percentile(latencies, percent)) / 1e6)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8, 151, 1100])
+def test_the_interval_is_that_of_resampled_medians_however_many_are_drawn_at_once(count):
+    values = np.random.default_rng(count).uniform(1, 100, count)
+    picks = np.random.default_rng(0).integers(count, size=(10_000, count))
+    medians = np.median(np.sort(values)[picks], axis=1)
+    estimate = median_estimate(list(values))
+    tails = np.quantile(medians, [(1 - 0.95) / 2, 1 - (1 - 0.95) / 2])
+    assert [estimate.low, estimate.high] == list(tails)

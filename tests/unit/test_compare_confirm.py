@@ -10,10 +10,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from finet_deploy.api import devices as bench_devices
 from finet_deploy.bench.plan import BenchRow
 from finet_deploy.bench.records import read_run
 from finet_deploy.bench.run import run_bench
-from finet_deploy.commands import bench_devices
 from finet_deploy.compare import Confirmation, compare_sides, confirm, load_side
 from finet_deploy.errors import FinetDeployError, UsageError
 from tests.bench_fakes import DEVICE, SETTINGS

@@ -13,27 +13,32 @@ import pandas
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from markdown_it import MarkdownIt
 
 from finet_deploy.bench.protocol import Invalid, Reading
 from finet_deploy.bench.records import RecordLog, create_run, read_run
 from finet_deploy.bench.statistics import Estimate
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.report import (
+    CSV_TYPES,
     load_runs,
     paper_csv,
     paper_table,
+    read_results,
     render_csv,
+    render_json,
+    render_latex,
     render_markdown,
+    render_notes_csv,
     run_object,
     write_report,
 )
+from finet_deploy.report import render_html as render_html_page
 from finet_deploy.report.markdown import escape, render_table
 from finet_deploy.report.numbers import decimals_for, format_estimate, format_significant
 from finet_deploy.report.paper import PAPER_TABLES
 from tests.bench_fakes import DEVICE, SETTINGS, make_job, make_row, make_run
+from tests.rendered import render_html
 
-render_html = MarkdownIt("commonmark").enable(["table", "strikethrough"]).render
 DATA = Path(__file__).parents[1] / "data" / "bench"
 
 
@@ -68,9 +73,10 @@ def test_the_csv_is_as_the_golden_file_has_it_and_loads_with_types(tmp_path):
     run = make_run(tmp_path / "run", make_job(made), latencies(made))
     text = render_csv([run])
     assert text == (DATA / "results.csv").read_text("utf-8")
-    frame = pandas.read_csv(io.StringIO(text))
+    frame = read_results(io.StringIO(text))
+    assert {name: str(kind) for name, kind in frame.dtypes.items()} == dict(CSV_TYPES)
     assert list(frame["network"]) == ["Finet", "Peer", "A/A: Finet"]
-    assert frame["images_per_second"].dtype == float
+    assert frame["images_per_second_text"][1].startswith("49.51 [49.41, ")
     assert frame["images_per_second"][1] == pytest.approx(50, rel=0.01)
     assert frame["ratio_to_baseline_low"][1] <= frame["ratio_to_baseline"][1] <= 0.51
     assert list(frame["valid_visits"]) == [3, 3, 3]
@@ -157,6 +163,7 @@ def test_a_row_without_a_valid_visit_says_invalid_instead_of_a_number(tmp_path):
 
 
 def test_an_invalid_visit_of_the_same_file_row_fails_the_command_too(tmp_path, capsys):
+    from finet_deploy.api import BenchResult
     from finet_deploy.commands.bench import _finish
     from finet_deploy.commands.console import Console
 
@@ -164,9 +171,11 @@ def test_an_invalid_visit_of_the_same_file_row_fails_the_command_too(tmp_path, c
     job = make_job(made)
     spoiled = next(v.index for v in job.visits if v.row == made[-1].id and v.round == 1)
     run = make_run(tmp_path / "run", job, latencies(made), {spoiled: {"error": 0.5}})
-    assert _finish([run], run.folder, False, Console(quiet=True)) == 1
+    result = BenchResult((run,), run.folder, (), {})
+    assert not result.passed
+    assert _finish(result, False, Console(quiet=True)) == 1
     assert "warning: invalid: A/A: Finet on host, round 2" in capsys.readouterr().err
-    assert _finish([run], run.folder, True, Console(quiet=True)) == 0
+    assert _finish(result, True, Console(quiet=True)) == 0
 
 
 def test_an_unfinished_and_resumed_run_says_so(tmp_path):
@@ -293,15 +302,28 @@ def test_reports_are_written_whole_and_an_empty_run_is_refused(tmp_path):
     made = rows()
     run = make_run(tmp_path / "run", make_job(made, suite="table4"), latencies(made))
     paths = write_report([run], tmp_path / "report")
-    assert [path.name for path in paths] == ["report.md", "results.csv", "paper_table4.csv"]
-    assert paths[0].read_text("utf-8") == render_markdown([run])
+    made_of = {
+        "report.md": render_markdown([run]),
+        "results.csv": render_csv([run]),
+        "report.tex": render_latex([run]),
+        "report.json": render_json([run]),
+        "report.html": render_html_page([run]),
+        "notes.csv": render_notes_csv([run]),
+        "paper_table4.csv": paper_csv(4),
+    }
+    assert {path.name: path.read_text("utf-8") for path in paths} == made_of
     create_run(tmp_path / "empty", make_job(made))
     with pytest.raises(UsageError, match="no visit was finished"):
         load_runs([tmp_path / "empty"])
     with pytest.raises(UsageError, match="nothing to report"):
         load_runs([])
-    with pytest.raises(FinetDeployError, match=r"no job\.json"):
-        load_runs([tmp_path])
+    (tmp_path / "other").mkdir()
+    with pytest.raises(FinetDeployError, match=r"no job\.json in this folder: it is no run"):
+        load_runs([tmp_path / "other"])
+    with pytest.raises(FinetDeployError, match=r"no job\.json here: there is no such folder"):
+        load_runs([tmp_path / "absent"])
+    with pytest.raises(FinetDeployError, match=r"no job\.json here: this is a file"):
+        load_runs([paths[0]])
 
 
 def test_a_run_as_an_object_is_json_with_every_figure(tmp_path):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from finet_deploy.errors import FinetDeployError, UsageError
 
 if TYPE_CHECKING:
-    from finet_deploy.commands.console import Console
+    from finet_deploy.api.listener import Listener
     from finet_deploy.devices.android import AndroidDevice
     from finet_deploy.devices.base import Device
 
@@ -37,7 +37,7 @@ class DeviceOptions:
     apk: Path | None = None
 
 
-def device_names(given: Sequence[str], console: Console) -> tuple[str, ...]:
+def device_names(given: Sequence[str], listener: Listener) -> tuple[str, ...]:
     """The devices to measure. `all`: every phone that is ready; of the others it is said what to do about them."""
     names = list(given)
     if ALL in names:
@@ -45,10 +45,10 @@ def device_names(given: Sequence[str], console: Console) -> tuple[str, ...]:
             raise UsageError("--device all, and others beside it", do="give `all` alone, or name the devices")
         from finet_deploy.devices.adb import find_phones
 
-        phones = find_phones(notice=console.note)
+        phones = find_phones(notice=listener.note)
         for phone in phones:
             if not phone.ready:
-                console.warn(f"{phone.serial} is {phone.state}: {phone.remedy or 'left out'}")
+                listener.warn(f"{phone.serial} is {phone.state}: {phone.remedy or 'left out'}")
         names = [phone.serial for phone in phones if phone.ready]
         if not names:
             raise FinetDeployError("no phone is ready", do="see `finet-deploy devices`")
@@ -59,19 +59,19 @@ def device_names(given: Sequence[str], console: Console) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def open_device(name: str, options: DeviceOptions, console: Console) -> Iterator[Device]:
+def open_device(name: str, options: DeviceOptions, listener: Listener) -> Iterator[Device]:
     """The device of this name: `host`, an adb serial, tcp:HOST:PORT or usb:SERIAL."""
     if name == HOST:
         yield _host(options)
         return
-    with _phone(name, options, console) as phone:
+    with _phone(name, options, listener) as phone:
         yield phone
         if options.clean:
             phone.clean()
-            console.note(f"{name}: removed our folder from the phone{_and_app(options)}")
+            listener.note(f"{name}: removed our folder from the phone{_and_app(options)}")
 
 
-def _phone(name: str, options: DeviceOptions, console: Console) -> AndroidDevice:
+def _phone(name: str, options: DeviceOptions, listener: Listener) -> AndroidDevice:
     """The phone, to be measured by the native runner or by the app."""
     from finet_deploy.devices.adb import open_connection
 
@@ -82,17 +82,17 @@ def _phone(name: str, options: DeviceOptions, console: Console) -> AndroidDevice
     common: dict[str, Any] = {
         "emulated": options.emulated,
         "pinned": options.pinned,
-        "note": console.note,
+        "note": listener.note,
     }
     if options.runner != "app":
         from finet_deploy.devices.android import AndroidDevice
 
-        return AndroidDevice(open_connection(name, notice=console.note), **common)
+        return AndroidDevice(open_connection(name, notice=listener.note), **common)
     from finet_deploy.devices.app.apk import find_apk
     from finet_deploy.devices.app_device import AppDevice
 
     apk = find_apk(options.apk)  # before a phone is bothered
-    return AppDevice(open_connection(name, notice=console.note), apk=apk, **common)
+    return AppDevice(open_connection(name, notice=listener.note), apk=apk, **common)
 
 
 def _and_app(options: DeviceOptions) -> str:
@@ -120,7 +120,7 @@ def device_folder(out: Path, name: str) -> Path:
     return out / (re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "device")
 
 
-def measure_each(commands: dict[str, list[str]], console: Console) -> dict[str, int]:
+def measure_each(commands: dict[str, list[str]], listener: Listener) -> dict[str, int]:
     """Run one `finet-deploy` command line a device, all at once; their notes pass through with the device's name.
 
     Returns each exit status: one device that fails does not stop the others. Ctrl-C is handed on, and everybody gets
@@ -140,7 +140,7 @@ def measure_each(commands: dict[str, list[str]], console: Console) -> dict[str, 
         for name, arguments in commands.items()
     }
     readers = [
-        threading.Thread(target=_pass_on, args=(name, process, console), daemon=True)
+        threading.Thread(target=_pass_on, args=(name, process, listener), daemon=True)
         for name, process in processes.items()
     ]
     for reader in readers:
@@ -163,11 +163,11 @@ def measure_each(commands: dict[str, list[str]], console: Console) -> dict[str, 
             reader.join(STOP_SECONDS)
 
 
-def _pass_on(name: str, process: subprocess.Popen[str], console: Console) -> None:
+def _pass_on(name: str, process: subprocess.Popen[str], listener: Listener) -> None:
     assert process.stderr is not None
     for line in process.stderr:
         text = line.rstrip("\n")
         if text.startswith(("warning:", "finet-deploy: error:")):
-            console.warn(f"{name}: {text.removeprefix('warning: ')}")
+            listener.warn(f"{name}: {text.removeprefix('warning: ')}")
         else:
-            console.note(f"{name}: {text}")
+            listener.note(f"{name}: {text}")

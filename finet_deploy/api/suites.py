@@ -6,19 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finet_deploy import __version__
-from finet_deploy.commands.source import ModelOptions, load_source
+from finet_deploy.api.source import ModelOptions, load_source
 from finet_deploy.errors import FinetDeployError, UsageError
 
 if TYPE_CHECKING:
+    from finet_deploy.api.listener import Listener
     from finet_deploy.bench.plan import BenchRow
     from finet_deploy.bench.settings import Suite, SuiteRow
-    from finet_deploy.commands.console import Console
     from finet_deploy.export import Bundle
 
 __all__ = ["suite_rows"]
 
 
-def suite_rows(suite: Suite, folder: Path, console: Console) -> list[BenchRow]:
+def suite_rows(suite: Suite, folder: Path, listener: Listener) -> list[BenchRow]:
     """A bundle for every row of the suite below `folder`, exported where it is not there yet (announced).
 
     Raises UsageError when a folder of that name holds somebody's own bundle: it is never replaced.
@@ -27,11 +27,11 @@ def suite_rows(suite: Suite, folder: Path, console: Console) -> list[BenchRow]:
     from finet_deploy.runtimes import FORMATS
 
     rows = [BenchRow(folder / row.name, row.label) for row in suite.rows]
-    missing = [row for row in suite.rows if not _reusable(row, folder / row.name, console)]
+    missing = [row for row in suite.rows if not _reusable(row, folder / row.name, listener)]
     steps_each = 2 * len(FORMATS) + 3
-    with console.progress("export", total=steps_each * len(missing)) as step:
+    with listener.progress("export", total=steps_each * len(missing)) as step:
         for row in missing:
-            _export(row, folder / row.name, console, lambda text, row=row: step(f"{row.label}: {text}"))
+            _export(row, folder / row.name, listener, lambda text, row=row: step(f"{row.label}: {text}"))
     return rows
 
 
@@ -40,7 +40,7 @@ def _options(row: SuiteRow) -> ModelOptions:
     return ModelOptions(**options)
 
 
-def _reusable(row: SuiteRow, path: Path, console: Console) -> bool:
+def _reusable(row: SuiteRow, path: Path, listener: Listener) -> bool:
     from finet_deploy.export import read_bundle
 
     if not path.exists():
@@ -60,7 +60,7 @@ def _reusable(row: SuiteRow, path: Path, console: Console) -> bool:
             where=str(path),
             do="move it away, or choose another --bundles-dir",
         )
-    console.note(f"{path}: {'another ' + ', '.join(changed) + ': exported again' if changed else 'reused'}")
+    listener.note(f"{path}: {'another ' + ', '.join(changed) + ': exported again' if changed else 'reused'}")
     return not changed
 
 
@@ -82,10 +82,10 @@ def _differences(row: SuiteRow, bundle: Bundle) -> list[str]:
     return changed
 
 
-def _export(row: SuiteRow, path: Path, console: Console, step: Any) -> None:
+def _export(row: SuiteRow, path: Path, listener: Listener, step: Any) -> None:
     from finet_deploy.export import export
 
-    loaded = load_source(row.model, _options(row), console)
+    loaded = load_source(row.model, _options(row), listener)
     export(
         loaded.model,
         path,

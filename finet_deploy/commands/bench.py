@@ -257,6 +257,6 @@ def _finish(runs: Sequence[Run], out: Path, keep_going: bool, console: Console) 
         console.warn(f"invalid: {item.row} on {device}, round {item.round + 1}: {item.reason}")
     bundles = {str((run.folder / row.bundle).resolve()) for run in runs for row in run.job.rows}
     console.note(f"records  {', '.join(str(run.folder) for run in runs)}")
-    console.note(f"tables   {', '.join(str(path) for path in paths)}")
+    console.note(f"tables   {paths[0]}, and beside it {len(paths) - 1} files in other formats")
     console.note(f"bundles  {', '.join(sorted(bundles))}")
     return 1 if invalid and not keep_going else 0

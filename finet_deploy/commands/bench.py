@@ -127,6 +127,7 @@ def _finish(result: BenchResult, keep_going: bool, console: Console) -> int:
         console.warn(f"invalid: {item.row} on {device}, round {item.round + 1}: {item.reason}")
     bundles = {str((run.folder / row.bundle).resolve()) for run in result.runs for row in run.job.rows}
     console.note(f"records  {', '.join(str(run.folder) for run in result.runs)}")
-    console.note(f"tables   {', '.join(str(path) for path in result.files)}")
+    files = result.files
+    console.note(f"tables   {files[0]}, and beside it {len(files) - 1} files in other formats")
     console.note(f"bundles  {', '.join(sorted(bundles))}")
     return 1 if result.failed or (result.invalid and not keep_going) else 0

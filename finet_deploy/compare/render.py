@@ -11,7 +11,8 @@ import msgspec
 from finet_deploy.bench.statistics import Estimate
 from finet_deploy.compare.changes import Changes, Drift, RowChange, Verdict
 from finet_deploy.compare.facts import Fact
-from finet_deploy.report.markdown import RUNTIME_NAMES, escape, render_table
+from finet_deploy.report.document import RUNTIME_NAMES
+from finet_deploy.report.markdown import escape, render_table
 from finet_deploy.report.numbers import format_estimate, format_significant
 
 __all__ = ["MARKER", "changes_object", "render_markdown", "render_text"]

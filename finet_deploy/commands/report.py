@@ -51,7 +51,7 @@ Examples:
 )
 @output_options
 def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bool, console: Console) -> None:
-    """Tables from the run folders RESULTS, made from their records alone."""
+    """Tables, or a page with plots, from the run folders RESULTS, made from their records alone."""
     from finet_deploy.report import FORMATS as formats
     from finet_deploy.report import load_runs, protocol_differences, write_figures, write_report
 
@@ -66,7 +66,8 @@ def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bo
     if output is not None:
         paths += write_figures(runs, output / "figures") if form == "html" else []
         paths += write_report(runs, output)
-    if output is None or form != "html" or console.json_output:  # nobody reads a page here that is in the folder
+    # Nobody reads a page in a terminal when it is in the folder.
+    if output is None or form != "html" or console.json_output:
         click.echo(formats["json" if console.json_output else form].render(runs), nl=False)
     for path in paths:
         console.note(f"wrote {path}")

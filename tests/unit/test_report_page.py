@@ -62,7 +62,9 @@ def test_runs_of_different_protocols_share_no_table_and_the_page_says_what_diffe
     html = render_html([one, two])
     assert "timed_min_runs: 5 (" in html and "Not side by side:" in html
     heads = [table[0] for table in Page(html).tables]
-    assert not any("one, 1 thread, test: images/s" in h and "two, 1 thread, test: images/s" in h for h in heads)
+    assert not any(
+        "one, 1 thread, test: images/s" in h and "two, 1 thread, test: images/s" in h for h in heads
+    )
     assert "Not side by side" not in render_html([one])
 
 

@@ -50,7 +50,7 @@ Examples:
 )
 @output_options
 def command(results: tuple[Path, ...], output: Path | None, form: str, apart: bool, console: Console) -> None:
-    """Tables from the run folders RESULTS, made from their records alone."""
+    """Tables, or a page with plots, from the run folders RESULTS, made from their records alone."""
     from finet_deploy.api.report import report
 
     found = report(results, format="json" if console.json_output else form, apart=apart, out=output)

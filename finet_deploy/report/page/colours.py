@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["DARK", "LIGHT", "SERIES", "page_css", "picture_css"]
+__all__ = ["DARK", "FONTS", "LIGHT", "SERIES", "page_css", "picture_css"]
 
 # Series: after Okabe and Ito, whose colours people with colour blindness can tell apart; darker on white, lighter on
 # black. Marks have shapes besides.
@@ -55,6 +55,7 @@ DARK = {
     "s7": "#a9bccb",
 }
 SERIES = 8
+FONTS = "system-ui,-apple-system,'Segoe UI',Roboto,'DejaVu Sans',sans-serif"
 
 
 def page_css() -> str:
@@ -104,7 +105,6 @@ def _classes(colours: dict[str, str]) -> str:
             f"i{number}": f"stroke:{colour};stroke-width:2",
             f"b{number}": f"fill:{colour};fill-opacity:.3",
         }
-    font = "system-ui,-apple-system,'Segoe UI',Roboto,Aileron,'DejaVu Sans',sans-serif"
-    return f".plot text{{font-family:{font};font-size:12px}}" + "".join(
+    return f".plot text{{font-family:{FONTS};font-size:12px}}" + "".join(
         f".plot .{name}{{{rule}}}" for name, rule in rules.items()
     )

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.report.page.colours import FONTS
 
 __all__ = ["png_drawer"]
 
+NAME = "Aileron"  # of that font
 ZOOM = 2.0  # pixels a unit: sharp in print and on dense screens
 
 
@@ -26,9 +28,15 @@ def png_drawer() -> Iterator[Callable[[str], bytes]]:
         ) from error
     from PIL import ImageFont
 
-    # Pillow's own font: text must not vanish on a machine without fonts. For signs that it lacks: the system's.
-    data = getattr(ImageFont.load_default(12), "font_bytes", b"")
+    # Pillow's own font: text must not vanish on a machine without fonts, nor look different on each. For signs that it
+    # lacks: the system's.
+    data = getattr(ImageFont.load_default(12), "font_bytes", b"")  # b"": Pillow without FreeType
     with tempfile.TemporaryDirectory(prefix="finet-deploy-font-") as folder:
         font = Path(folder) / "font.otf"
         font.write_bytes(data)
-        yield lambda svg: bytes(resvg_py.svg_to_bytes(svg_string=svg, zoom=ZOOM, font_files=[str(font)]))
+
+        def draw(svg: str) -> bytes:
+            first = svg.replace(f"font-family:{FONTS}", f"font-family:{NAME},{FONTS}", 1)
+            return bytes(resvg_py.svg_to_bytes(svg_string=first, zoom=ZOOM, font_files=[str(font)]))
+
+        yield draw

@@ -12,7 +12,7 @@ from finet_deploy.report.page.measured import Panel, RowData
 
 __all__ = ["distribution", "rounds"]
 
-MOST_ROWS = 40  # of one plot: the tables have them all
+MOST_ROWS = 40  # of one plot: the page's other tables have them all
 BINS = 72
 STRIP, ROUND, TOP, AXIS = 68, 82, 8, 48  # STRIP, ROUND: the height of a row in either plot
 SERIES = 0
@@ -44,7 +44,7 @@ def distribution(panel: Panel) -> Picture | None:
         height=height,
         body="".join(body),
         columns=("network", "samples", *(f"{_quantile_name(q)}, ms" for q in QUANTILES), "beyond the axis"),
-        rows=tuple(_quantiles(row, scale) for row in rows),
+        rows=tuple(_quantiles(row, scale) for row in drawn),
         fits=True,
         note=_note(panel, len(drawn), len(rows), "Line: 5 to 95 %; box: quartiles; bar: median."),
     )

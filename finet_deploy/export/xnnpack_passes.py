@@ -1,7 +1,8 @@
 """Leaves out what XNNPACK's backend would do to a network in vain: six seconds of a processor and a tenth of the rest.
 
-Its seventeen passes trace the graph anew each, whatever they find in it, and two look for attention and bilinear resizing
-by example graphs that every process makes first. Those in `WORKS_ON` change nothing in a graph without their operators.
+Its seventeen passes trace the graph anew each, whatever they find in it, and two look for attention and bilinear
+resizing by example graphs that every process makes first. Those in `WORKS_ON` change nothing in a graph without their
+operators.
 """
 
 from __future__ import annotations

@@ -135,7 +135,7 @@ def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(
 ):
     arguments = ["export", *TINY, "--formats", formats, "-o", "bundles/b"]
     if real:
-        status, err = interrupt_when(arguments, marker, tmp_path)
+        status, err = interrupt_when(arguments, marker, tmp_path, warm=True)
     else:
         status, err = interrupt_here_when(monkeypatch, arguments, marker, tmp_path)
     assert status == INTERRUPTED, err
@@ -145,7 +145,8 @@ def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(
 
 
 def test_sigterm_exits_143_and_leaves_nothing(tmp_path):
-    status, err = interrupt_when(["export", *TINY, "-o", "b"], "verify", tmp_path, sign=signal.SIGTERM)
+    arguments = ["export", *TINY, "-o", "b"]
+    status, err = interrupt_when(arguments, "verify", tmp_path, sign=signal.SIGTERM, warm=True)
     assert (status, "Traceback" in err) == (143, False)
     assert list(tmp_path.iterdir()) == []
 

@@ -19,7 +19,6 @@ from tests.shared_bundles import table4_bundles
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, flags=re.MULTILINE | re.DOTALL)
-MADE = "mobilenet_v2"
 RUN = [(kind, body) for kind, body in BLOCKS if kind in ("console", "python")]
 
 
@@ -41,11 +40,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def give_bundles(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Those of the suite, for small pictures, but for one, which `bench` makes itself."""
+    """Those of the suite, for small pictures. What `bench` makes itself: tests/export/test_suites.py."""
     shared = table4_bundles(tmp_path_factory)
     for row in load_suite("table4").rows:
-        if row.name != MADE:
-            shutil.copytree(shared / row.name, folder / "bundles" / row.name, copy_function=os.link)
+        shutil.copytree(shared / row.name, folder / "bundles" / row.name, copy_function=os.link)
 
 
 @pytest.mark.parametrize(("kind", "body"), RUN, ids=[body.splitlines()[0][:60] for _, body in RUN])
@@ -76,9 +74,6 @@ def test_each_block_of_the_readme_runs_and_prints_what_it_shows(
     stable = [text for text in masked(shown) if text and text != "..." and text[0] not in "|*["]
     assert stable
     assert [text for text in stable if text not in printed] == []
-    if "table4" in arguments:
-        notes = {row.name: f"bundles/{row.name}: reused" in err for row in load_suite("table4").rows}
-        assert [name for name, reused in notes.items() if not reused] == [MADE]
 
 
 def test_the_readme_shows_each_command_and_both_make_targets() -> None:

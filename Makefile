@@ -5,22 +5,26 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed-$(shell cksum < pyproject.toml | cut -d' ' -f1)
 
 RUNNERS := finet_deploy/runner/data
+PARALLEL := -n 4 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help demo test install lint type docs benchmark wheel apk clean
+.PHONY: help demo test test-thorough install lint type docs benchmark wheel apk clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile
 
 demo: install ## install, then export and evaluate the trained checkpoint, prove and measure the paper's six networks
 	test -f bundles/digits-shipped/manifest.json || $(BIN)/finet-deploy export models/finet_small_se_digits.safetensors --fuse -o bundles/digits-shipped
 	$(BIN)/finet-deploy evaluate bundles/digits-shipped --against models/finet_small_se_digits.safetensors
 	$(BIN)/finet-deploy bench --suite table4 --device host --preset demo
 
-test: install lint type ## install, lint, type-check, run all tests
+test: install lint type ## install, lint, type-check, run all tests but the thorough ones
 	# One thread each: two of two threads spin against each other on a small machine. More processes than its cores: the
 	# tests of the phone wait, for polls and timeouts. In the order of the folders: the files with the longest tests are
 	# not those with the most, and must not come last.
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder --durations=40
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) -m "not thorough" --durations=40
+
+test-thorough: install lint type ## the same with the thorough tests: each network at its own size, ...
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) --durations=40
 
 install: $(STAMP) ## the virtual environment with every extra
 

@@ -13,6 +13,7 @@ import pytest
 
 from finet_deploy.__main__ import main
 from finet_deploy.cli import run
+from tests.warm_process import COMMAND, WarmProcess
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -37,27 +38,36 @@ def error_line(capsys: pytest.CaptureFixture[str], status: int, *arguments: obje
 
 
 def interrupt_when(
-    arguments: list[object], marker: str, cwd: Path, *, sign: int = signal.SIGINT
+    arguments: list[object], marker: str, cwd: Path, *, sign: int = signal.SIGINT, warm: bool = False
 ) -> tuple[int, str]:
-    """Start a command, send `sign` to its whole process group (as a terminal does) once stderr shows `marker`."""
-    command = [sys.executable, "-m", "finet_deploy", *map(str, arguments)]
-    process = subprocess.Popen(
-        command, cwd=cwd, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, start_new_session=True
-    )
-    assert process.stderr is not None
+    """Start a command, send `sign` to its whole process group (as a terminal does) once stderr shows `marker`.
+
+    warm: in a fork of a process that has the exporters loaded, for commands that need them.
+    """
+    reading, writing = os.pipe()
+    process: WarmProcess | subprocess.Popen[bytes]
+    if warm:
+        process = WarmProcess(COMMAND, arguments, cwd, stderr=writing)
+    else:
+        command = [sys.executable, "-m", "finet_deploy", *map(str, arguments)]
+        process = subprocess.Popen(
+            command, cwd=cwd, stderr=writing, stdout=subprocess.DEVNULL, start_new_session=True
+        )
+    os.close(writing)
     seen = []
     try:
-        for line in process.stderr:
-            seen.append(line)
-            if marker in line:
-                os.killpg(process.pid, sign)
-                break
-        else:
-            pytest.fail(f"{marker!r} was never printed: {''.join(seen)}")
-        rest = process.stderr.read()
+        with os.fdopen(reading) as stderr:
+            for line in stderr:
+                seen.append(line)
+                if marker in line:
+                    os.killpg(process.pid, sign)
+                    break
+            else:
+                pytest.fail(f"{marker!r} was never printed: {''.join(seen)}")
+            rest = stderr.read()
         status = process.wait(timeout=120)
     finally:
-        if process.poll() is None:
+        if process.returncode is None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
     return status, "".join(seen) + rest

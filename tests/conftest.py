@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 import gc
+import logging
 
-from finet_deploy.__main__ import COLLECTOR
+import pytest
 
-gc.set_threshold(*COLLECTOR)  # as the command line does: many tests run it in their own process
+from finet_deploy.__main__ import COLLECTOR, keep_memory
+
+# As the command line does: many tests run it in their own process.
+gc.set_threshold(*COLLECTOR)
+keep_memory()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol() -> None:
+    """pytest listens to loggers that pass nothing on, and torch writes its traces for whoever listens."""
+    logging.getLogger("torch.__trace").propagate = True

@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export.exported import Exported, exporter_errors, needs, quiet
 from finet_deploy.export.operator_maps import pte_operators, refusals
+from finet_deploy.export.xnnpack_passes import without_idle_passes
 
 __all__ = ["require_one_delegate", "to_pte"]
 
@@ -31,7 +32,7 @@ def to_pte(program: ExportedProgram, *, conversions: bool = False) -> Exported:
         exir = needs("executorch.exir", "executorch")
         partitioner = needs("executorch.backends.xnnpack.partition.xnnpack_partitioner", "executorch")
         configs = needs("executorch.backends.xnnpack.utils.configs", "executorch")
-    with exporter_errors("pte"), quiet(), refusals() as refused:
+    with exporter_errors("pte"), quiet(), refusals() as refused, without_idle_passes():
         edge = exir.to_edge_transform_and_lower(
             program,
             partitioner=[partitioner.XnnpackPartitioner()],

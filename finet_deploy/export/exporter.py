@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
-import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
@@ -30,11 +29,11 @@ from finet_deploy.export.torch_mobile import to_ptl
 from finet_deploy.export.writer import Contents, write_artifacts, write_bundle
 from finet_deploy.files import replace_directory, temporary_directory_beside
 from finet_deploy.fuse import FuseReport, Kept, count_normalization, fuse
-from finet_deploy.passes import DEFAULT_CORE, Applied, apply_passes
+from finet_deploy.passes import DEFAULT_CORE, Applied, apply_plans
 from finet_deploy.quantize import Calibration, Quantized, quantize_network
 from finet_deploy.runtimes import FORMATS, available_runtimes, runtime_of
-from finet_deploy.verify import Certificate, Limits, verify
-from finet_deploy.verify.forward import as_dtype, run
+from finet_deploy.verify import Certificate, Limits
+from finet_deploy.verify.certify import prove
 
 if TYPE_CHECKING:
     from finet_deploy.images import Preprocessing
@@ -98,8 +97,7 @@ def export(
     title = name or (config.title if config else type(model).__name__)
     with temporary_directory_beside(out) as folder:
         deploy = _deploy_form(asked.model, fuse_model, asked.inputs, tell)
-        certificate = _prove(asked.model, deploy, asked.inputs, limits, title, tell)
-        golden = _golden(asked.model, asked.inputs)
+        certificate, golden = _prove(asked.model, deploy, asked.inputs, limits, title, tell)
         rewritten = _rewrite(deploy, asked.inputs, asked.plan, core, limits, tell)
         certificate = _with_passes(certificate, rewritten)
         programs = _trace(deploy, rewritten, x)
@@ -145,19 +143,14 @@ def _prove(
     limits: Limits,
     subject: str,
     tell: Tell,
-) -> Certificate:
+) -> tuple[Certificate, Golden]:
+    """The certificate so far, and the golden tensors: their outputs are the truth that it was judged against."""
     tell("verify")
-    certificate = verify(model, deploy, inputs=inputs, limits=limits, subject=subject)
+    certificate, truth = prove(model, deploy, inputs=inputs, limits=limits, subject=subject)
     if not certificate.passed:
         raise CheckFailed(certificate)
-    return certificate
-
-
-def _golden(model: nn.Module, inputs: Mapping[str, Tensor]) -> Golden:
-    """The truth: the unfused network in float64."""
-    outputs = run(as_dtype(model, torch.float64), inputs, torch.float64)
-    arrays = {name: y.contiguous().numpy() for name, y in outputs.items()}
-    return Golden({name: np.asarray(x.numpy()) for name, x in inputs.items()}, arrays)
+    arrays = {name: y.contiguous().numpy() for name, y in truth.items()}
+    return certificate, Golden({name: np.asarray(x.numpy()) for name, x in inputs.items()}, arrays)
 
 
 def _rewrite(
@@ -169,14 +162,14 @@ def _rewrite(
     tell: Tell,
 ) -> dict[str, Applied]:
     """Format -> the network that its exporter gets. Formats with the same passes share one."""
-    if any(plan.values()):
-        tell("deploy passes")
-    done: dict[tuple[str, ...], Applied] = {(): Applied(deploy, (), ())}
-    for fmt, names in plan.items():
-        if names not in done:
-            prefix = f"pass/{fmt}"
-            done[names] = apply_passes(deploy, inputs, names, core=core, limits=limits, prefix=prefix)
-    return {fmt: done[names] for fmt, names in plan.items()}
+    given = Applied(deploy, (), ())
+    first = {names: fmt for fmt, names in reversed(plan.items()) if names}
+    if not first:
+        return dict.fromkeys(plan, given)
+    tell("deploy passes")
+    plans = {fmt: names for fmt, names in plan.items() if first.get(names) == fmt}
+    done = apply_plans(deploy, inputs, plans, core=core, limits=limits)
+    return {fmt: done[first[names]] if names else given for fmt, names in plan.items()}
 
 
 def _with_passes(certificate: Certificate, rewritten: Mapping[str, Applied]) -> Certificate:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from finet_deploy.passes.run import Pass as Pass
     from finet_deploy.passes.run import PassEntry as PassEntry
     from finet_deploy.passes.run import apply_passes as apply_passes
+    from finet_deploy.passes.run import apply_plans as apply_plans
 
 __all__ = [
     "CORES",
@@ -31,13 +32,14 @@ __all__ = [
     "Pass",
     "PassEntry",
     "apply_passes",
+    "apply_plans",
     "default_passes",
     "parse_passes",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name in ("PASSES", "Applied", "Pass", "PassEntry", "apply_passes"):
+    if name in ("PASSES", "Applied", "Pass", "PassEntry", "apply_passes", "apply_plans"):
         from finet_deploy.passes import run
 
         return getattr(run, name)

@@ -30,11 +30,13 @@ __all__ = [
     "is_call",
     "layer_name",
     "lower",
+    "plain",
     "refresh",
     "replace",
     "set_constant",
     "shape",
     "sole_user",
+    "trace",
 ]
 
 aten = torch.ops.aten
@@ -60,18 +62,27 @@ def lower(model: nn.Module, x: Tensor) -> fx.GraphModule:
 
     Weights are shared with `model`. FinetDeployError when torch.export cannot trace it.
     """
+    return refresh(plain(trace(model, x)), x)
+
+
+def trace(model: nn.Module, x: Tensor) -> fx.GraphModule:
+    """What torch.export makes of `model`: the slow half of `lower`. FinetDeployError when it cannot."""
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, (x,), strict=False).run_decompositions({})
-            traced = program.module()
+            return program.module()  # type: ignore[return-value]
     except Exception as error:  # torch.export raises whatever the network's own code does
         line = (str(error).strip().splitlines() or [""])[0][:200]
         raise FinetDeployError(
             f"the network cannot be traced for the deploy passes: {type(error).__name__}: {line}",
             do="export it with --passes none, or make it traceable with a static input",
         ) from error
-    return refresh(fx.GraphModule(traced, _plain_graph(traced)), x)
+
+
+def plain(traced: fx.GraphModule) -> fx.GraphModule:
+    """What `trace` gave without export's own calling convention; weights are shared. It has no shapes yet."""
+    return fx.GraphModule(traced, _plain_graph(traced))
 
 
 def _plain_graph(traced: fx.GraphModule) -> fx.Graph:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch import Tensor, fx, nn
 from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.passes.cleanup import fold_affine, fold_constants, pooling, remove_idle, splits_to_slices
 from finet_deploy.passes.gates import gates_as_convolutions, hard_sigmoid
-from finet_deploy.passes.ir import lower, refresh
+from finet_deploy.passes.ir import plain, refresh, trace
 from finet_deploy.passes.kernels import CORES, DEFAULT_CORE
 from finet_deploy.passes.names import PASS_NAMES
 from finet_deploy.passes.shapes import pad_channels, split_pixels
@@ -21,7 +22,7 @@ from finet_deploy.passes.standardize import fold_standardization
 from finet_deploy.verify import Check, Limits, check_outputs, compare
 from finet_deploy.verify.forward import as_dtype, ordinary_inputs
 
-__all__ = ["PASSES", "Applied", "Pass", "PassEntry", "apply_passes"]
+__all__ = ["PASSES", "Applied", "Pass", "PassEntry", "apply_passes", "apply_plans"]
 
 MAX_INPUTS = 3  # of the ordinary ones; the written files are judged on all inputs
 
@@ -87,34 +88,76 @@ def apply_passes(
     *,
     core: str = DEFAULT_CORE,
     limits: Limits | None = None,
-    prefix: str = "pass",
     passes: Mapping[str, Pass] = PASSES,
 ) -> Applied:
     """Rewrite a copy of `model` by the passes of these names, each judged before the next one runs.
 
-    model: in eval mode, fp32, static. inputs: name -> (1, C, H, W) fp32. prefix: of the checks' names.
+    model: in eval mode, fp32, static. inputs: name -> (1, C, H, W) fp32.
     A pass that finds nothing to do leaves no entry. One whose certificate does not pass leaves a check that says so:
     the caller decides. Raises UsageError for an unknown pass or core, FinetDeployError when the network cannot be
     traced or a rewritten graph does not run.
     """
+    return apply_plans(model, inputs, {"": names}, core=core, limits=limits, passes=passes)[""]
+
+
+def apply_plans(
+    model: nn.Module,
+    inputs: Mapping[str, Tensor],
+    plans: Mapping[str, Sequence[str]],
+    *,
+    core: str = DEFAULT_CORE,
+    limits: Limits | None = None,
+    passes: Mapping[str, Pass] = PASSES,
+) -> dict[str, Applied]:
+    """`apply_passes` for several lists of passes (of files' formats, by name); the network is traced once.
+
+    Checks are called `pass/<name of the list>/<pass>`. Raises as `apply_passes` does.
+    """
     if core not in CORES:
         raise UsageError(f"unknown core {core!r}", do=f"use one of {', '.join(CORES)}")
-    limits = limits or Limits()
     chosen = {name: inputs[name].double() for name in (ordinary_inputs(inputs) or list(inputs))[:MAX_INPUTS]}
     x = next(iter(inputs.values()))
-    graph = lower(as_dtype(model, torch.float64), x.double())
+    traced = trace(as_dtype(model, torch.float64), x.double())
+    started = refresh(plain(traced), x.double())
+    truth = _outputs(started, chosen, "tracing")
+    return {
+        plan: _apply(
+            # A copy: a list of passes changes the type of its weights at the end.
+            refresh(plain(copy.deepcopy(traced)), x.double()),
+            x,
+            chosen,
+            truth,
+            [passes[name] for name in names],
+            core,
+            limits or Limits(),
+            "/".join(filter(None, ("pass", plan))),
+        )
+        for plan, names in plans.items()
+    }
+
+
+def _apply(
+    graph: fx.GraphModule,
+    x: Tensor,
+    inputs: Mapping[str, Tensor],
+    truth: dict[str, Tensor],
+    passes: Sequence[Pass],
+    core: str,
+    limits: Limits,
+    prefix: str,
+) -> Applied:
+    """One list of passes. graph: edited. inputs, truth: float64, what it is judged on and its outputs there."""
     entries, checks = [], []
-    truth = _outputs(graph, chosen, "tracing")
-    for name in names:
-        changes = passes[name].rewrite(graph, core)
-        refresh(graph, x.double())
+    for item in passes:
+        changes = item.rewrite(graph, core)
         if not changes:
             continue
-        found = _outputs(graph, chosen, name)
+        refresh(graph, x.double())
+        found = _outputs(graph, inputs, item.name)
         comparison = compare(truth, found)
-        check = check_outputs(f"{prefix}/{name}", comparison, limit=limits.algebra_fp64, stage="passes")
+        check = check_outputs(f"{prefix}/{item.name}", comparison, limit=limits.algebra_fp64, stage="passes")
         checks.append(check)
-        entries.append(PassEntry(name=name, changes=tuple(changes), max_error=comparison.max_error))
+        entries.append(PassEntry(name=item.name, changes=tuple(changes), max_error=comparison.max_error))
         truth = found
     return Applied(refresh(graph.float(), x), tuple(entries), tuple(checks))
 

@@ -46,7 +46,7 @@ from finet_deploy.verify.stages import (
 )
 from finet_deploy.verify.subject import Deploy, Fuse, Subject
 
-__all__ = ["verify"]
+__all__ = ["prove", "verify"]
 
 
 def verify(
@@ -73,6 +73,30 @@ def verify(
     without running statistics (named by dotted path) and for unusable inputs, FinetDeployError for weights or
     float64 outputs that are not finite. Networks run on the CPU.
     """
+    return prove(
+        model,
+        deploy,
+        inputs=inputs,
+        artifacts=artifacts,
+        limits=limits,
+        fuse_fn=fuse_fn,
+        subject=subject,
+        progress=progress,
+    )[0]
+
+
+def prove(
+    model: nn.Module,
+    deploy: nn.Module | None,
+    *,
+    inputs: Mapping[str, Tensor],
+    artifacts: Mapping[str, Artifact] = MappingProxyType({}),
+    limits: Limits | None = None,
+    fuse_fn: Fuse = fuse,
+    subject: str | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> tuple[Certificate, dict[str, Tensor]]:
+    """`verify`, and the truth that it found: the unfused network's float64 outputs by input."""
     limits = limits or Limits()
     tell = progress or (lambda _stage: None)
     tell("preconditions")
@@ -93,13 +117,14 @@ def verify(
     for name, artifact in artifacts.items():
         tell(f"artifact {name}")
         checks.append(check_artifact(name, artifact, common))
-    return Certificate(
+    certificate = Certificate(
         subject=subject or _name_of(model),
         expected=_expected(artifacts),
         checks=(*checks, *contract),
         versions=_versions(),
         inputs=summarize(inputs),
     )
+    return certificate, dict(common.truth)
 
 
 def _default_inputs(model: nn.Module) -> Mapping[str, Tensor]:

@@ -14,7 +14,7 @@ from finet_deploy.checkpoint import save_checkpoint
 from finet_deploy.zoo import create_model
 from tests.cli import FAILED, INTERRUPTED, USAGE, error_line, interrupt_here_when, interrupt_when, run_cli
 
-TINY = ["finet_small", "--cifar", "--num-classes", "10"]
+TINY = ["squeezenet", "--norm", "bn", "--cifar", "--num-classes", "10"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from finet_deploy.cli import run
 
     path = tmp_path_factory.mktemp("cli") / "tiny"
-    assert run(["export", *TINY, "--se", "-o", str(path), "-q"]) == 0
+    assert run(["export", *TINY, "-o", str(path), "-q"]) == 0
     return path
 
 
@@ -60,7 +60,7 @@ def test_json_is_one_document_and_nothing_else(capsys, tmp_path):
 
 
 def test_a_checkpoint_goes_from_file_to_bundle_with_its_own_hash(capsys, tmp_path):
-    model = create_model("finet_small", cifar=True, num_classes=10, seed=3)
+    model = create_model("squeezenet", norm="bn", cifar=True, num_classes=10, seed=3)
     save_checkpoint(model, tmp_path / "mine.safetensors")
     status, out, _ = run_cli(
         capsys,
@@ -105,7 +105,18 @@ def test_nan_weights_are_named_in_one_line(capsys, tmp_path):
     state["stage2.0.conv1.conv.weight"][0, 0] = float("nan")
     torch.save(state, tmp_path / "nan.pt")
     line = error_line(
-        capsys, FAILED, "export", tmp_path / "nan.pt", "--model", *TINY, "-o", tmp_path / "b", "-q"
+        capsys,
+        FAILED,
+        "export",
+        tmp_path / "nan.pt",
+        "--model",
+        "finet_small",
+        "--cifar",
+        "--num-classes",
+        10,
+        "-o",
+        tmp_path / "b",
+        "-q",
     )
     assert "stage2.0.conv1.conv.weight holds NaN" in line
     assert not (tmp_path / "b").exists()
@@ -135,7 +146,7 @@ def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(
 ):
     arguments = ["export", *TINY, "--formats", formats, "-o", "bundles/b"]
     if real:
-        status, err = interrupt_when(arguments, marker, tmp_path)
+        status, err = interrupt_when(arguments, marker, tmp_path, warm=True)
     else:
         status, err = interrupt_here_when(monkeypatch, arguments, marker, tmp_path)
     assert status == INTERRUPTED, err
@@ -145,7 +156,8 @@ def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(
 
 
 def test_sigterm_exits_143_and_leaves_nothing(tmp_path):
-    status, err = interrupt_when(["export", *TINY, "-o", "b"], "verify", tmp_path, sign=signal.SIGTERM)
+    arguments = ["export", *TINY, "-o", "b"]
+    status, err = interrupt_when(arguments, "verify", tmp_path, sign=signal.SIGTERM, warm=True)
     assert (status, "Traceback" in err) == (143, False)
     assert list(tmp_path.iterdir()) == []
 

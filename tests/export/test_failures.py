@@ -7,8 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import time
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.export import Bundle, CheckFailed, export, read_bundle
 from finet_deploy.export import exporter as exporter_module
 from finet_deploy.verify import Limits
+from tests.warm_process import WarmProcess
 
 REPOSITORY = Path(__file__).parents[2]
 Inputs = dict[str, Tensor]
@@ -249,6 +249,14 @@ export(model, sys.argv[1], inputs=noise_inputs(16), formats=("ptl",), overwrite=
 """
 
 
+def run_warm(code: str, *arguments: object) -> tuple[int, str]:
+    """Exit status and stderr of a process of its own."""
+    with tempfile.TemporaryFile("w+") as stderr:
+        status = WarmProcess(code, arguments, REPOSITORY, stderr=stderr).wait()
+        stderr.seek(0)
+        return status, stderr.read()
+
+
 @pytest.mark.parametrize("existing", [False, True])
 def test_a_killed_process_leaves_nothing_under_the_name_and_the_old_bundle_whole(
     tmp_path: Path, pristine: Bundle, existing: bool
@@ -256,9 +264,8 @@ def test_a_killed_process_leaves_nothing_under_the_name_and_the_old_bundle_whole
     target = tmp_path / "b"
     if existing:
         shutil.copytree(pristine.path, target)
-    command = [sys.executable, "-c", KILLED, str(target), "write the bundle"]
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True)
-    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    status, err = run_warm(KILLED, target, "write the bundle")
+    assert status == -signal.SIGKILL, err
     if existing:
         assert read_bundle(target).manifest == pristine.manifest
     else:
@@ -267,11 +274,9 @@ def test_a_killed_process_leaves_nothing_under_the_name_and_the_old_bundle_whole
 
 def test_sigint_to_a_running_export_leaves_nothing(tmp_path: Path) -> None:
     code = KILLED.replace("signal.SIGKILL", "signal.SIGINT")
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "b"), "export ptl"], cwd=REPOSITORY, capture_output=True
-    )
-    assert done.returncode != 0
-    assert b"KeyboardInterrupt" in done.stderr
+    status, err = run_warm(code, tmp_path / "b", "export ptl")
+    assert status != 0
+    assert "KeyboardInterrupt" in err
     assert not list(tmp_path.iterdir())
 
 
@@ -295,12 +300,9 @@ def test_a_disk_that_is_really_full_is_one_readable_error(small_disk, tmp_path: 
     mount, mounted = small_disk
     limit = "" if mounted else "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
     code = limit + KILLED
-    command = [sys.executable, "-c", code, str(mount / "b"), "no such step"]
-    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-    started = time.monotonic()
-    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, env=environment)
-    last = done.stderr.decode().strip().splitlines()[-1]
-    assert done.returncode != 0, time.monotonic() - started
+    status, err = run_warm("import sys\nsys.dont_write_bytecode = True\n" + code, mount / "b", "no such step")
+    last = err.strip().splitlines()[-1]
+    assert status != 0
     assert "cannot write: " in last
     assert ("No space left" if mounted else "File too large") in last
     assert not list(mount.iterdir())

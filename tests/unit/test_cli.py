@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 
@@ -190,3 +191,18 @@ def test_errors_are_one_line_in_a_real_process_too(tmp_path):
     assert done.stdout == ""
     assert len(done.stderr.splitlines()) == 1
     assert "a.pt" in done.stderr
+
+
+def test_memory_that_was_freed_is_used_again():
+    """Twenty blocks of 32 MiB one after another: the pages of about one are taken from the system."""
+    code = (
+        "import resource; from finet_deploy.__main__ import keep_memory; keep_memory()\n"
+        "def faults(): return resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "before, size = faults(), 32 << 20\n"
+        "for _ in range(20): block = None; block = b'x' * size\n"
+        "print((faults() - before) * resource.getpagesize() / size)"
+    )
+    if platform.libc_ver()[0] != "glibc":
+        pytest.skip("another C library")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 3

@@ -115,13 +115,13 @@ def _first_wrong(guarded: GuardedBundle, checkpoint: Path) -> str:
     import torch
 
     from finet_deploy.fuse import fuse
-    from finet_deploy.verify.forward import execution_order
+    from finet_deploy.verify.forward import as_dtype, execution_order
 
     x = torch.from_numpy(next(iter(guarded.golden.inputs.values())).copy())
     reference = fuse(_network(checkpoint), example_inputs=(x,))
     found = _weights_by_module(guarded)
     wanted = reference.state_dict()
-    for module in execution_order(reference, x):
+    for module in execution_order(as_dtype(reference, torch.float64), x):
         for kind in ("weight", "bias"):
             ours, theirs = wanted.get(f"{module}.{kind}"), found.get((module, kind))
             if ours is None or theirs is None:

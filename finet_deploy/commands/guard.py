@@ -27,7 +27,8 @@ MAX_BUNDLES = 200
 
 
 @click.command("guard", epilog=EPILOG)
-@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE|PATTERN...")
+@click.argument("bundles", nargs=-1, metavar="BUNDLE|PATTERN...")
+@click.option("--action", is_flag=True, help="Take everything from the environment that action.yml sets.")
 @click.option(
     "--files",
     "as_files",
@@ -67,6 +68,7 @@ MAX_BUNDLES = 200
 @output_options
 def command(
     bundles: tuple[str, ...],
+    action: bool,
     as_files: bool,
     quick: bool,
     checkpoints: tuple[Path, ...],
@@ -90,6 +92,10 @@ def command(
     from finet_deploy.guard import Policy
     from finet_deploy.guard.growth import GrowthLimits
 
+    if action:
+        return _act(bundles, console)
+    if not bundles:
+        raise UsageError("no bundle is named", do="give folders, or patterns such as 'bundles/*'")
     policy = Policy(
         allow_unfused=allow_unfused,
         min_sqnr_db=min_sqnr,
@@ -108,6 +114,30 @@ def command(
         growth, notes = _growth(folders, found, base, limits, cost, cores, console)
     _write(folders, found, growth, notes, summary, sarif)
     return _tell(folders, found, growth, notes, console)
+
+
+def _act(bundles: Sequence[str], console: Console) -> int:
+    """The same with the action's inputs; its outputs are written whatever comes."""
+    import os
+
+    from finet_deploy.commands.guard_action import arguments_of, report_outputs
+
+    if bundles:
+        raise UsageError("--action takes its bundles from the environment", do="leave the arguments out")
+    try:
+        arguments = arguments_of(os.environ)
+        status = command.main(
+            [*console.as_options(), *arguments], prog_name="finet-deploy guard", standalone_mode=False
+        )
+    except click.ClickException as error:
+        wrong = UsageError(error.format_message(), where="action", do="check the action's inputs")
+        report_outputs(False, wrong)
+        raise wrong from error
+    except FinetDeployError as error:
+        report_outputs(False, error)
+        raise
+    report_outputs(status == 0)
+    return int(status)
 
 
 def _folders(patterns: Sequence[str]) -> list[Path]:
@@ -219,13 +249,14 @@ def _write(
     sarif: Path | None,
 ) -> None:
     from finet_deploy.files import atomic_write_text, explain_os_error
+    from finet_deploy.guard import plan_checks
     from finet_deploy.guard.summary import markdown_summary
     from finet_deploy.verify.sarif import Certified, repository_root, sarif_log
 
     if sarif is not None:
         root = repository_root(Path.cwd())
         items = [
-            Certified(certificate, folder / "manifest.json", _files(certificate))
+            Certified(certificate, folder / "manifest.json", {i.name: i.file for i in plan_checks(folder)})
             for folder, certificate in zip(folders, found)
         ]
         atomic_write_text(sarif, json.dumps(sarif_log(items, root), indent=1) + "\n")
@@ -235,22 +266,6 @@ def _write(
                 stream.write(markdown_summary(found, growth, notes))
         except OSError as error:
             raise explain_os_error(error, "write", summary) from error
-
-
-def _files(certificate: Certificate) -> dict[str, str]:
-    """Check -> the file that it is about, by its name."""
-    found = {}
-    for check in certificate.checks:
-        stage, _, rest = check.name.partition("/")
-        if stage == "hash":
-            found[check.name] = rest
-        elif stage in ("artifact", "graph", "delegation"):
-            found[check.name] = f"model.{rest}"
-        elif stage == "certificate":
-            found[check.name] = "certificate.json"
-        elif stage in ("golden", "source"):
-            found[check.name] = "golden.safetensors"
-    return found
 
 
 def _tell(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from finet_deploy.guard.growth import Growth
 from finet_deploy.verify import Certificate
 
-__all__ = ["markdown_summary"]
+__all__ = ["markdown_summary", "plain_text"]
 
 # GitHub cuts a step's summary above 1 MiB off; this many characters of one message are enough.
 MESSAGE_CHARACTERS = 600
@@ -36,14 +36,17 @@ def markdown_summary(
         made = sum(check.passed is not None for check in item.checks)
         count = len(item.failures) + len(item.missing)
         word = "passed" if item.passed else "**failed**"
-        lines.append(f"| {_text(item.subject)} | {made} | {count} | {word} |")
+        lines.append(f"| {plain_text(item.subject)} | {made} | {count} | {word} |")
     for item in failed:
-        lines += ["", f"### {_text(item.subject)}", ""]
-        lines += [f"* {_text(check.name)}: {_text(check.reason or check.message)}" for check in item.failures]
-        lines += [f"* {_text(name)}: this check was not made" for name in item.missing]
+        lines += ["", f"### {plain_text(item.subject)}", ""]
+        lines += [
+            f"* {plain_text(check.name)}: {plain_text(check.reason or check.message)}"
+            for check in item.failures
+        ]
+        lines += [f"* {plain_text(name)}: this check was not made" for name in item.missing]
     if growth:
         lines += _growth_table(growth)
-    lines += [line for note in notes for line in ("", f"Note: {_text(note)}")]
+    lines += [line for note in notes for line in ("", f"Note: {plain_text(note)}")]
     return "\n".join(lines) + "\n"
 
 
@@ -59,8 +62,8 @@ def _growth_table(growth: Sequence[Growth]) -> list[str]:
         base = "" if row.base is None else f"{row.base:,}"
         verdict = "" if row.within else "**grew**"
         cells = [
-            _text(row.bundle),
-            _text(row.file),
+            plain_text(row.bundle),
+            plain_text(row.file),
             figure,
             base,
             f"{row.new:,}",
@@ -72,7 +75,7 @@ def _growth_table(growth: Sequence[Growth]) -> list[str]:
     return lines
 
 
-def _text(text: str) -> str:
+def plain_text(text: str) -> str:
     """One line that Markdown and HTML take as words: names and messages come out of files."""
     line = " ".join(text.split())
     line = line if len(line) <= MESSAGE_CHARACTERS else f"{line[:MESSAGE_CHARACTERS]} ..."

@@ -17,7 +17,9 @@ def export_all(checkpoint: Path = HERE / "checkpoint.safetensors", bundles: Path
     model = load_checkpoint(checkpoint)
     export(model, bundles / "classifier", formats=("onnx",), overwrite=True)
     generator = torch.Generator().manual_seed(0)
-    pictures = torch.cat([natural_noise(32, 32, generator) for _ in range(12)])  # yours: photographs of your classes
+    pictures = torch.cat(
+        [natural_noise(32, 32, generator) for _ in range(12)]
+    )  # yours: photographs of your classes
     calibration = calibration_of(pictures, "natural noise")
     export(
         model,

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
 
 from finet_deploy.errors import FinetDeployError
+from finet_deploy.files import sha256_file
 from finet_deploy.guard import Policy, guard_bundle
 from finet_deploy.runner.emulate import find_qemu
 from finet_deploy.runner.folder import runner_folder
@@ -103,6 +110,50 @@ def test_each_bad_export_is_caught_by_the_check_of_what_is_wrong_with_it(example
     assert all(item.acceptable for item in certificate.checks if item.stage == "certificate")
 
 
+def rewritten(folder: Path, file: str, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change a JSON file of a bundle; the manifest agrees."""
+    data = json.loads((folder / file).read_text())
+    change(data)
+    (folder / file).write_text(json.dumps(data))
+    if file != "manifest.json":
+        digest = sha256_file(folder / file)
+        rewritten(folder, "manifest.json", lambda manifest: manifest["certificate"].update(sha256=digest))
+
+
+def test_an_export_of_changed_statistics_agrees_with_itself_and_not_with_the_checkpoint(
+    repository: Path,
+) -> None:
+    """Seen from the bundle: the checkpoint that it names has other statistics than what was exported."""
+    bundle, checkpoint = repository / "bundles/classifier", repository / "checkpoint.safetensors"
+    tensors, metadata = load_file(checkpoint), {}
+    with safe_open(checkpoint, framework="np") as stream:
+        metadata = stream.metadata()
+    name = next(name for name in tensors if name.startswith("stage3") and name.endswith("running_var"))
+    tensors[name] = tensors[name] * np.float32(1.01)
+    save_file(tensors, checkpoint, metadata)
+    found = guard_bundle(bundle, policy(repository))
+    assert [check.name for check in found.failures] == ["source/weights", "source/golden"]
+    assert "none of the checkpoints given" in found.check("source/weights").message
+    digest = sha256_file(checkpoint)
+    rewritten(bundle, "manifest.json", lambda manifest: manifest["source"].update(sha256=digest))
+    assert guard_bundle(bundle, Policy()).passed
+    found = guard_bundle(bundle, policy(repository))
+    assert [check.name for check in found.failures] == ["source/weights", "source/golden"]
+    assert "weights or statistics were changed after" in found.check("source/weights").message
+    assert "limit 1e-09" in found.check("source/golden").message
+
+
+def test_an_export_that_lowered_its_own_limit_is_held_to_the_repositorys(repository: Path) -> None:
+    """As `export --min-sqnr 10` of a network that reaches 15 dB: certificate and file agree, the guard does not."""
+    bundle = repository / "bundles/classifier_int8"
+    found = guard_bundle(bundle).check("artifact/onnx").figures["median_sqnr_db"]
+    assert isinstance(found, float)
+    assert guard_bundle(bundle, Policy(min_sqnr_db=found - 1)).passed
+    failures = guard_bundle(bundle, Policy(min_sqnr_db=found + 1)).failures
+    assert [check.name for check in failures] == ["certificate/artifact/onnx", "artifact/onnx"]
+    assert f"this repository demands {found + 1:g} dB" in failures[0].message
+
+
 def test_pytest_has_an_item_a_check_and_says_what_failed_without_a_traceback(
     example: Path, repository: Path, tmp_path: Path
 ) -> None:
@@ -133,13 +184,18 @@ def test_items_are_chosen_by_name_and_an_untouched_repository_passes(repository:
     assert "14 passed" in done.stdout, done.stdout
 
 
-def run_guard_action(repository: Path, tmp_path: Path, **inputs: str) -> ActionRun:
-    """The action's steps, with a `finet-deploy` on the PATH that is this checkout's."""
+def path_with_program(tmp_path: Path) -> str:
+    """A PATH on which `finet-deploy` is this checkout's."""
     programs = tmp_path / "programs"
     programs.mkdir(exist_ok=True)
     program = programs / "finet-deploy"
     program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m finet_deploy "$@"\n')
     program.chmod(0o755)
+    return os.pathsep.join([str(programs), os.environ["PATH"]])
+
+
+def run_guard_action(repository: Path, tmp_path: Path, **inputs: str) -> ActionRun:
+    """The action's steps, as a pull request to main runs them."""
     given = {
         "install": "false",
         "cost": "off",
@@ -154,31 +210,25 @@ def run_guard_action(repository: Path, tmp_path: Path, **inputs: str) -> ActionR
             given,
             scratch=tmp_path / "scratch",
             github={"base_ref": "main"},
-            path=os.pathsep.join([str(programs), os.environ["PATH"]]),
+            path=path_with_program(tmp_path),
         )
 
 
 def test_the_action_passes_a_good_change_and_compares_it_with_the_base_branch(
     repository: Path, tmp_path: Path
 ) -> None:
-    shutil.copytree(repository / "bundles" / "classifier", repository / "bundles" / "second")
-    commit_all(repository, "A second bundle")
+    (repository / "README.md").write_text("Other words.\n")
+    commit_all(repository, "Words")
     cost = "on" if can_count() else "off"
-    done = run_guard_action(
-        repository,
-        tmp_path,
-        checkpoints="checkpoint.safetensors",
-        cost=cost,
-        bundles="bundles/classifier\nbundles/second",
-    )
+    bundle = "bundles/classifier"
+    done = run_guard_action(repository, tmp_path, cost=cost, bundles=bundle)
     assert not done.failed, done.log
     assert done.outputs == {"passed": "true", "sarif": "finet-deploy.sarif"}
-    assert "passed: 2 bundles checked, 0 failed" in done.summary
-    size = (repository / "bundles/classifier/model.onnx").stat().st_size
+    assert "passed: 1 bundles checked, 0 failed" in done.summary
+    size = (repository / bundle / "model.onnx").stat().st_size
     assert (
         f"| bundles/classifier | model.onnx | bytes | {size:,} | {size:,} | +0.00 % | 1 % |" in done.summary
     )
-    assert f"| bundles/second | model.onnx | bytes |  | {size:,} | new | 1 % |" in done.summary
     assert ("instructions, cortex-a76 (emulated)" in done.summary) is (cost == "on")
     assert ("counted under emulation" in done.summary) is (cost == "on")
     assert json.loads((repository / "finet-deploy.sarif").read_text())["runs"][0]["results"] == []
@@ -287,8 +337,7 @@ def test_the_hooks_entry_passes_whole_bundles_and_names_the_file_that_changed(
 ) -> None:
     import re
 
-    (entry,) = {hook["entry"] for hook in hooks()}
-    (pattern,) = {hook["files"] for hook in hooks()}
+    (entry,), (pattern,) = ({hook[key] for hook in hooks()} for key in ("entry", "files"))
     words = entry.split()
     assert words[0] == "finet-deploy"
 
@@ -306,3 +355,38 @@ def test_the_hooks_entry_passes_whole_bundles_and_names_the_file_that_changed(
     assert "hash/model.onnx" in bad.stdout
     assert "bundles/classifier: FAILED" in bad.stdout
     assert "bundles/classifier_int8: passed" in bad.stdout
+
+
+def test_pre_commit_itself_runs_the_hook_on_a_commit(example: Path, repository: Path, tmp_path: Path) -> None:
+    """With the hooks' file out of a repository of its own, as pre-commit takes it; nothing is installed."""
+    if importlib.util.find_spec("pre_commit") is None:
+        pytest.skip("pre-commit is not installed")
+    hook_repository = tmp_path / "hooks"
+    hook_repository.mkdir()
+    shutil.copy(PROJECT / ".pre-commit-hooks.yaml", hook_repository)
+    git(hook_repository, "init", "--quiet")
+    commit_all(hook_repository, "The hooks")
+    variables = {
+        **environment(),
+        "PRE_COMMIT_HOME": str(tmp_path / "cache"),
+        "PATH": path_with_program(tmp_path),
+    }
+
+    def pre_commit() -> subprocess.CompletedProcess[str]:
+        words = ["try-repo", str(hook_repository), "finet-deploy-guard-system"]
+        command = [sys.executable, "-m", "pre_commit", *words]
+        return subprocess.run(
+            command, cwd=repository, env=variables, capture_output=True, text=True, timeout=120
+        )
+
+    manifest = repository / "bundles/classifier/manifest.json"
+    manifest.write_text(manifest.read_text() + "\n")
+    git(repository, "add", "--all")
+    good = pre_commit()
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert "Passed" in good.stdout
+    put(example, "flipped_byte", repository)
+    git(repository, "add", "--all")
+    bad = pre_commit()
+    assert bad.returncode == 1, bad.stdout + bad.stderr
+    assert "FAIL     hash/model.onnx: file was changed" in bad.stdout

@@ -80,6 +80,8 @@ def test_a_whole_bundle_passes_in_all_three_formats_and_every_file_of_it_is_look
     assert "delegation/pte" in names
     assert {f"hash/{path.name}" for path in tiny.iterdir()} - {"hash/manifest.json"} < names
     assert {item.file for item in plan_checks(tiny)} <= {path.name for path in tiny.iterdir()}
+    quick = {item.name.partition("/")[0] for item in plan_checks(tiny, Policy(quick=True))}
+    assert quick == {"manifest", "hash", "files", "certificate"}
 
 
 def test_what_is_required_of_a_certificate_is_what_an_export_makes(tiny: Path) -> None:

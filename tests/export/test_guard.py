@@ -193,6 +193,16 @@ def test_the_graph_of_an_onnx_file_is_the_one_that_was_exported(
     assert words in made(copy, "graph/onnx").message
 
 
+def test_operators_are_counted_in_the_file_where_nothing_leads_to_their_modules(copy: Path) -> None:
+    """A bundle of version 1 has no operators.json."""
+    (copy / "operators.json").unlink()
+    edit(copy, lambda manifest: manifest.update(schema_version=1, operators=None))
+    assert failed(copy) == []
+    edit(copy, lambda manifest: manifest["artifacts"]["onnx"]["op_counts"].update(Relu=7))
+    assert failed(copy) == ["graph/onnx"]
+    assert "2 Relu in the file, 7 in the manifest" in made(copy, "graph/onnx").message
+
+
 def test_no_file_is_run_whose_hash_is_wrong(copy: Path) -> None:
     (copy / "model.pte").write_bytes(b"not a program")
     check = made(copy, "artifact/pte")

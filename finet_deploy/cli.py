@@ -18,6 +18,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "Top-1 and top-5 of a checkpoint or a bundle, with intervals."),
     "fuse": ("fuse", "Fold all normalization of a network into its convolutions."),
     "verify": ("verify", "Prove that a fused network, or a bundle, is still the same function."),
+    "guard": ("guard", "Check bundles as a repository's guard: what must not be merged fails."),
     "export": ("export", "Fuse, prove and write a network for mobile runtimes as one bundle."),
     "bench": ("bench", "Measure bundles: images per second, with intervals."),
     "devices": ("devices", "Phones on adb: what is there, in what state, and what to do about it."),

@@ -25,6 +25,11 @@ class Console:
         self.json_output, self.quiet, self.verbose = json_output, quiet, verbose
         self.terminal = sys.stderr.isatty()
 
+    def as_options(self) -> list[str]:
+        """The options that make the same console, for a command that calls another one."""
+        given = {"--json": self.json_output, "--quiet": self.quiet, "--verbose": self.verbose}
+        return [option for option, is_set in given.items() if is_set]
+
     def note(self, text: str) -> None:
         """A step that was taken, or a fallback: stderr, unless --quiet."""
         if not self.quiet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -32,7 +32,13 @@ __all__ = [
     "MANIFEST_FILE",
     "Bundle",
     "Golden",
+    "ListedFile",
+    "bundle_files",
+    "check_file",
+    "check_verdict",
+    "listed_files",
     "read_bundle",
+    "read_manifest",
 ]
 
 MANIFEST_FILE = "manifest.json"
@@ -197,6 +203,18 @@ def read_bundle(path: Path | str) -> Bundle:
     Raises UsageError when `path` is no bundle at all, FinetDeployError, naming the file, when it is a damaged one.
     """
     path = Path(path)
+    manifest = read_manifest(path)
+    for entry in listed_files(manifest):
+        check_file(path, entry)
+    bundle = Bundle(path, manifest)
+    bundle.golden()
+    bundle.operators()
+    check_verdict(bundle)
+    return bundle
+
+
+def read_manifest(path: Path) -> Manifest:
+    """The manifest of a bundle's folder, whose files are not looked at. Raises as `read_bundle`."""
     if not path.is_dir():
         found = "a bundle is a folder, this is a file" if path.exists() else "no such bundle"
         raise UsageError(found, where=str(path), do="give the folder that `finet-deploy export` wrote")
@@ -213,44 +231,55 @@ def read_bundle(path: Path | str) -> Bundle:
             raise FinetDeployError(
                 f"artifact {fmt!r} says that its format is {entry.format!r}", where=str(where), do=AGAIN
             )
-        _check_file(path, entry.file, entry.sha256, entry.bytes)
-    for file, sha256 in _other_files(manifest):
-        _check_file(path, file, sha256, None)
-    bundle = Bundle(path, manifest)
-    bundle.golden()
-    bundle.operators()
-    if bundle.certificate().passed is not manifest.certificate.passed:
-        raise FinetDeployError("manifest and certificate disagree on the verdict", where=str(where), do=AGAIN)
-    return bundle
+    return manifest
+
+
+def check_verdict(bundle: Bundle) -> None:
+    """FinetDeployError when the manifest's verdict is not the certificate's."""
+    if bundle.certificate().passed is not bundle.manifest.certificate.passed:
+        where = str(bundle.path / MANIFEST_FILE)
+        raise FinetDeployError("manifest and certificate disagree on the verdict", where=where, do=AGAIN)
+
+
+class ListedFile(NamedTuple):
+    """A file that the manifest lists. bytes: None where it does not say."""
+
+    file: str
+    sha256: str
+    bytes: int | None
+
+
+def listed_files(manifest: Manifest) -> list[ListedFile]:
+    """All files of a bundle but the manifest, those for the runtimes first."""
+    certificate, golden = manifest.certificate, manifest.golden
+    files = [ListedFile(entry.file, entry.sha256, entry.bytes) for entry in manifest.artifacts.values()]
+    files += [
+        ListedFile(golden.file, golden.sha256, None),
+        ListedFile(certificate.file, certificate.sha256, None),
+        ListedFile(certificate.junit_file, certificate.junit_sha256, None),
+    ]
+    if manifest.operators is not None:
+        files.append(ListedFile(manifest.operators.file, manifest.operators.sha256, None))
+    return files
 
 
 def bundle_files(manifest: Manifest) -> set[str]:
     """The names of all files of a bundle."""
-    artifacts = {entry.file for entry in manifest.artifacts.values()}
-    return {MANIFEST_FILE, *artifacts, *(file for file, _ in _other_files(manifest))}
+    return {MANIFEST_FILE, *(entry.file for entry in listed_files(manifest))}
 
 
-def _other_files(manifest: Manifest) -> list[tuple[str, str]]:
-    certificate, golden = manifest.certificate, manifest.golden
-    files = [
-        (golden.file, golden.sha256),
-        (certificate.file, certificate.sha256),
-        (certificate.junit_file, certificate.junit_sha256),
-    ]
-    if manifest.operators is not None:
-        files.append((manifest.operators.file, manifest.operators.sha256))
-    return files
-
-
-def _check_file(folder: Path, relative: str, sha256: str, size: int | None) -> None:
-    path = resolve_inside(folder, relative)
+def check_file(folder: Path, entry: ListedFile) -> None:
+    """FinetDeployError, naming the file, when it is missing or not the one that the manifest lists."""
+    path = resolve_inside(folder, entry.file)
     if not path.is_file():
         raise FinetDeployError("a file of the bundle is missing", where=str(path), do=AGAIN)
-    if size is not None and path.stat().st_size != size:
+    if entry.bytes is not None and path.stat().st_size != entry.bytes:
         raise FinetDeployError(
-            f"file has {path.stat().st_size} bytes where the manifest says {size}", where=str(path), do=AGAIN
+            f"file has {path.stat().st_size} bytes where the manifest says {entry.bytes}",
+            where=str(path),
+            do=AGAIN,
         )
-    if sha256_file(path) != sha256:
+    if sha256_file(path) != entry.sha256:
         raise FinetDeployError(
             "file was changed: its SHA-256 is not the manifest's", where=str(path), do=AGAIN
         )

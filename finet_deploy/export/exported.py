@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
-import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 
@@ -16,11 +15,10 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from finet_deploy.errors import FinetDeployError
-from finet_deploy.export.operators import OnnxOperators, PteOperators
+from finet_deploy.export.operators import OnnxOperators, PteOperators, count_normalization_ops
 
 __all__ = [
     "Exported",
-    "count_normalization_ops",
     "exporter_errors",
     "needs",
     "program_op_counts",
@@ -29,10 +27,6 @@ __all__ = [
 ]
 
 INPUT_NAME, OUTPUT_NAME = "input", "output"
-
-# ATen (`aten.batch_norm.default`, `aten._native_batch_norm_legit_no_training.default`, `aten::batch_norm`) and ONNX
-# (`BatchNormalization`) names alike.
-_NORMALIZATION = re.compile(r"(batch|layer|group|instance|rms)_?norm", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -57,11 +51,6 @@ class Exported:
     def normalization_ops(self) -> int:
         """Normalizations of any kind left in the file."""
         return count_normalization_ops(self.op_counts)
-
-
-def count_normalization_ops(op_counts: Mapping[str, int]) -> int:
-    """How many of the operators are normalizations (batch, layer, group, instance, rms)."""
-    return sum(count for op, count in op_counts.items() if _NORMALIZATION.search(op))
 
 
 def needs(module: str, extra: str) -> ModuleType:

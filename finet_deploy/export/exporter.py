@@ -19,10 +19,11 @@ from torch.export import ExportedProgram
 from finet_deploy.export.bundle import Bundle, Golden, read_bundle
 from finet_deploy.export.executorch import require_one_delegate, to_pte
 from finet_deploy.export.executorch_fp16 import to_fp16_pte
-from finet_deploy.export.exported import Exported, count_normalization_ops, program_op_counts, trace_program
+from finet_deploy.export.exported import Exported, program_op_counts, trace_program
 from finet_deploy.export.int8 import int8_file, quantization_entry
 from finet_deploy.export.judge import CheckFailed, check_name, judge_files
 from finet_deploy.export.onnx import to_onnx
+from finet_deploy.export.operators import count_normalization_ops
 from finet_deploy.export.request import check_target, request
 from finet_deploy.export.schema import ArtifactEntry
 from finet_deploy.export.torch_mobile import to_ptl

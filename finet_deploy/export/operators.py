@@ -6,6 +6,7 @@ when they write the file: kept here, without the paths that exporters keep besid
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
@@ -23,6 +24,7 @@ __all__ = [
     "Operators",
     "PteOperators",
     "TensorInfo",
+    "count_normalization_ops",
     "decode_operators",
     "encode_operators",
 ]
@@ -30,6 +32,10 @@ __all__ = [
 OPERATORS_FILE = "operators.json"
 SCHEMA_VERSION: Final = 1
 MAX_OPERATORS_BYTES = 64 << 20
+
+# ATen (`aten.batch_norm.default`, `aten._native_batch_norm_legit_no_training.default`, `aten::batch_norm`) and ONNX
+# (`BatchNormalization`) names alike.
+_NORMALIZATION = re.compile(r"(batch|layer|group|instance|rms)_?norm", re.IGNORECASE)
 
 Count = Annotated[int, Meta(ge=0)]
 
@@ -103,3 +109,8 @@ def decode_operators(data: bytes, where: str) -> Operators:
             f"not a list of operators: {error}", where=where, do="export the model again"
         ) from error
     return found
+
+
+def count_normalization_ops(op_counts: Mapping[str, int]) -> int:
+    """How many of the operators are normalizations (batch, layer, group, instance, rms)."""
+    return sum(count for op, count in op_counts.items() if _NORMALIZATION.search(op))

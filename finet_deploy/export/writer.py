@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from finet_deploy.images import Preprocessing
     from finet_deploy.names import ModelConfig
 
-__all__ = ["Contents", "write_artifacts", "write_bundle"]
+__all__ = ["Contents", "weights_sha256", "write_artifacts", "write_bundle"]
 
 LAYOUTS = {2: "NC", 4: "NCHW"}
 
@@ -131,7 +131,7 @@ def write_bundle(
         source=_source(contents.source),
         fused=contents.fused,
         fuse_report=report.to_json_object(),
-        weights_sha256=_weights_sha256(model),
+        weights_sha256=weights_sha256(model),
         params=sum(parameter.numel() for parameter in deploy.parameters()),
         macs=count_macs(deploy, x.shape),
         program_normalization_ops=contents.normalization_ops,
@@ -185,7 +185,7 @@ def _preprocessing(preprocessing: Preprocessing | None) -> PreprocessingEntry | 
     return msgspec.convert(preprocessing.to_json_object(), type=PreprocessingEntry)
 
 
-def _weights_sha256(model: nn.Module) -> str:
+def weights_sha256(model: nn.Module) -> str:
     """SHA-256 over each tensor of the state dict in the order of its names: name, dtype, shape, values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):

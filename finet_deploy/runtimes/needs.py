@@ -27,6 +27,7 @@ MAX_ITEMS = 1 << 16  # of one list in a file
 @dataclass(frozen=True)
 class Needs:
     """bytecode_version: of a `.ptl`. identifiers: marks of the formats inside a `.pte`. backends: of its delegates.
+    delegate_nodes: for each delegate of a `.pte` how many nodes XNNPACK gets, None where it is not XNNPACK's.
 
     operators: name with overload -> number of arguments given, 0 where the file does not tell.
     """
@@ -35,6 +36,7 @@ class Needs:
     identifiers: tuple[str, ...] = ()
     operators: dict[str, int] = field(default_factory=dict)
     backends: tuple[str, ...] = ()
+    delegate_nodes: tuple[int | None, ...] = ()
 
 
 def read_needs(path: Path, fmt: str) -> Needs:
@@ -106,21 +108,26 @@ def _pte(path: Path) -> Needs:
         identifiers.append("eh00")
     program = _Table.root(data)
     operators: dict[str, int] = {}
-    backends = []
+    backends: list[str] = []
+    nodes: list[int | None] = []
     for plan in program.tables(1):
         for operator in plan.tables(6):
             overload = operator.text(1)
             operators[f"{operator.text(0)}.{overload}" if overload else operator.text(0)] = 0
         for delegate in plan.tables(7):
             backends.append(delegate.text(0))
+            nodes.append(None)
             processed = delegate.table(1)
             if processed is not None and processed.number(0, "<B"):  # in a segment
                 segment = list(program.tables(4))[processed.number(1, "<I")]
-                identifiers += _payload_marks(data, segments_base + segment.number(0, "<Q"))
+                at = segments_base + segment.number(0, "<Q")
+                identifiers += _payload_marks(data, at)
+                nodes[-1] = _payload_nodes(data, at)
     return Needs(
         identifiers=tuple(dict.fromkeys(identifiers)),
         operators=operators,
         backends=tuple(dict.fromkeys(backends)),
+        delegate_nodes=tuple(nodes),
     )
 
 
@@ -129,6 +136,14 @@ def _payload_marks(data: bytes, at: int) -> Iterator[str]:
     if data[at + 4 : at + 6] == b"XH":
         yield _mark(data, at + 4)
         yield _mark(data, at + struct.unpack_from("<I", data, at + 10)[0] + 4)
+
+
+def _payload_nodes(data: bytes, at: int) -> int | None:
+    """The number of nodes in the graph of XNNPACK's payload: its `xnodes`, after XNNPACK's `schema.fbs`."""
+    if data[at + 4 : at + 6] != b"XH":
+        return None
+    graph = data[at + struct.unpack_from("<I", data, at + 10)[0] :]
+    return sum(1 for _ in _Table.root(graph).tables(1))
 
 
 def _mark(data: bytes, at: int) -> str:

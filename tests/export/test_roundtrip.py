@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from finet_deploy.errors import FinetDeployError
 from finet_deploy.export import export, verify_bundle
 from finet_deploy.export.executorch import require_one_delegate, to_pte
-from finet_deploy.export.exported import count_normalization_ops, program_op_counts, trace_program
+from finet_deploy.export.exported import program_op_counts, trace_program
 from finet_deploy.export.onnx import to_onnx
+from finet_deploy.export.operators import count_normalization_ops
 from finet_deploy.export.torch_mobile import to_ptl
 from finet_deploy.fuse import fuse
 from finet_deploy.images import Preprocessing, default_images

@@ -171,7 +171,7 @@ def test_an_invalid_visit_of_the_same_file_row_fails_the_command_too(tmp_path, c
     job = make_job(made)
     spoiled = next(v.index for v in job.visits if v.row == made[-1].id and v.round == 1)
     run = make_run(tmp_path / "run", job, latencies(made), {spoiled: {"error": 0.5}})
-    result = BenchResult((run,), run.folder, (), {})
+    result = BenchResult((run,), run.folder, (run.folder / "report.md",), {})
     assert not result.passed
     assert _finish(result, False, Console(quiet=True)) == 1
     assert "warning: invalid: A/A: Finet on host, round 2" in capsys.readouterr().err

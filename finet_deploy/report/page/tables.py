@@ -167,7 +167,7 @@ def evidence(panels: Sequence[Panel], proofs: Proofs) -> Table:
         Column("SHA-256", False),
     ]
     lines = [
-        _evidence_line(panel, row, proofs.get((panel.key, row.summary.row.aa_of or row.summary.row.id)))
+        _evidence_line(panel, row, proofs.get((panel.key, row.summary.row.id)))
         for panel in panels
         for row in panel.rows
     ]

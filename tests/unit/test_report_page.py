@@ -53,6 +53,10 @@ def test_a_column_is_a_device_and_emulated_ones_never_stand_beside_others():
         ["network", "toy, 1 thread, test: images/s"]
     ]
     assert ["network", "one, 1 thread, test: images/s", "two, 1 thread, test: images/s"] in heads
+    words = Page(render_html([slow, fast])).words
+    assert words.count("Weights are untrained (seeded) in all rows") == 1  # of both columns, told once
+    noisy = memory_run(slow.job, lambda number, round_: steady(number * round_, round_))
+    assert "one: Noise floor: the same file" in Page(render_html([noisy, fast])).words
 
 
 def test_runs_of_different_protocols_share_no_table_and_the_page_says_what_differs():
@@ -114,7 +118,7 @@ def test_invalid_and_missing_visits_are_told_with_round_and_reason():
     html = render_html([run])
     table = next(table for table in Page(html).tables if "why it does not count" in table[0])
     assert [(row[0], *row[3:]) for row in table[1:]] == [
-        ("Finet", "–", "MISSING: 1 visits were not finished"),
+        ("Finet", "–", "MISSING: 1 visit was not finished"),
         ("Peer", "2", "INVALID: wrong output on 'photo_0': norm-relative error 5.0e-01, limit 1.0e-05"),
     ]
     figures = render_figures([run])

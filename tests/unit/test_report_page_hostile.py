@@ -23,11 +23,15 @@ from tests.report_html import Page
 from tests.report_runs import HOST, HOSTILE, PHONE, many_rows, memory_run, rows_of, steady
 
 
-def hostile_run(text: str) -> Run:
-    """A run with this text wherever the records allow any."""
+def hostile_runs(text: str) -> list[Run]:
+    """Runs of two devices that share a table, with this text wherever the records allow any."""
+    return [hostile_run(text, f"{number} {text}") for number in (1, 2)]
+
+
+def hostile_run(text: str, name: str) -> Run:
     reading = Reading(value=text)
     device = msgspec.structs.replace(
-        DEVICE, name=text, cpu_model=reading, operating_system=reading, machine=Reading(reason=text)
+        DEVICE, name=name, cpu_model=reading, operating_system=reading, machine=Reading(reason=text)
     )
     settings_ = msgspec.structs.replace(SETTINGS, preset=text, description=text)
     rows = rows_of(
@@ -54,7 +58,7 @@ def shape(html: str) -> Counter[tuple[str, tuple[str, ...]]]:
     return Counter({key: count for key, count in found.items() if key[0] not in ("text", "title", "line")})
 
 
-PLAIN = shape(render_html([hostile_run("plain")]))
+PLAIN = shape(render_html(hostile_runs("plain")))
 
 
 def test_the_page_loads_nothing_and_its_policy_names_its_own_style_and_script_alone():
@@ -79,12 +83,12 @@ def test_the_page_loads_nothing_and_its_policy_names_its_own_style_and_script_al
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_is_text_and_nothing_else(text):
-    html = render_html([hostile_run(text)])
+    html = render_html(hostile_runs(text))
     page = Page(html)
     assert sum(tag == "script" for tag, _ in page.elements) == 1
     assert shape(html) == PLAIN
     assert shown(text) in " ".join("".join(page.text).split())
-    for svg in render_figures([hostile_run(text)]).values():
+    for svg in render_figures(hostile_runs(text)).values():
         root = ElementTree.fromstring(svg)
         assert {element.tag.rpartition("}")[2] for element in root.iter()} <= {
             "svg", "title", "desc", "style", "rect", "text", "g", "line", "path", "circle"
@@ -94,7 +98,7 @@ def test_hostile_text_is_text_and_nothing_else(text):
 @settings(max_examples=25, deadline=None)
 @given(st.text(min_size=1, max_size=400).filter(lambda text: shown(text)))
 def test_any_name_leaves_the_page_its_elements(text):
-    assert shape(render_html([hostile_run(text)])) == PLAIN
+    assert shape(render_html(hostile_runs(text))) == PLAIN
 
 
 @given(st.text(max_size=1000), st.integers(2, 200))

@@ -34,13 +34,11 @@ def by_device(group: Group) -> Table:
         extra = [estimate_cell(values.get(label)) for values in differences.values()]
         state = "invalid" if any(_state(row) == "invalid" for row in found.values()) else "valid"
         lines.append(Line([Cell(shown(label)), *cells, *extra], runtime=group.table.runtime, state=state))
-    notes = [note for _, panel in panels for note in _named_notes(panel, len(panels) > 1)]
-    notes += across_notes(group.table)
     return Table(
         group.title,
         columns,
         lines,
-        [shown(note, 600) for note in dict.fromkeys(notes)],
+        [shown(note, 600) for note in _notes(group)],
         runtime=group.table.runtime,
         filtered=True,
         emulated=group.table.emulated,
@@ -48,9 +46,13 @@ def by_device(group: Group) -> Table:
     )
 
 
-def _named_notes(panel: Panel, several: bool) -> list[str]:
-    notes = table_notes(panel.comparison)
-    return [f"{panel.device}: {note}" for note in notes] if several else notes
+def _notes(group: Group) -> list[str]:
+    """Footnotes of all columns: those that each column has once, the others with their device."""
+    panels = list(group.panels.values())
+    notes = {panel.key: table_notes(panel.comparison) for panel in panels}
+    common = [note for note in notes[panels[0].key] if all(note in found for found in notes.values())]
+    own = [f"{panel.device}: {note}" for panel in panels for note in notes[panel.key] if note not in common]
+    return list(dict.fromkeys([*own, *common, *across_notes(group.table)]))
 
 
 def _speed(row: RowData | None, most: float, panel: Panel) -> Cell:
@@ -167,7 +169,7 @@ def evidence(panels: Sequence[Panel], proofs: Proofs) -> Table:
         Column("SHA-256", False),
     ]
     lines = [
-        _evidence_line(panel, row, proofs.get((panel.key, row.summary.row.aa_of or row.summary.row.id)))
+        _evidence_line(panel, row, proofs.get((panel.key, row.summary.row.id)))
         for panel in panels
         for row in panel.rows
     ]
@@ -236,5 +238,7 @@ def _bad_lines(panel: Panel, summary: RowSummary, label: str) -> list[Line]:
         for bad in summary.invalid
     ]
     if summary.missing_visits:
-        found.append(line(Cell("–"), f"MISSING: {summary.missing_visits} visits were not finished"))
+        count = summary.missing_visits
+        told = f"{count} visit{' was' if count == 1 else 's were'} not finished"
+        found.append(line(Cell("–"), f"MISSING: {told}"))
     return found

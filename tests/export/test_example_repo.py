@@ -269,6 +269,7 @@ def test_the_action_fails_bad_changes_and_a_file_that_grew_and_hands_sarif_on(
     assert done.failed
     assert done.outputs["passed"] == "false"
     assert "**failed**: 2 bundles checked, 2 failed" in done.summary
+    assert "| bundles/classifier\\_int8 |" in done.summary
     assert "graph/onnx: operator Conv" in done.summary
     assert "SQNR" in done.summary
     assert "**grew**" in done.summary

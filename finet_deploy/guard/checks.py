@@ -99,14 +99,14 @@ def plan_checks(folder: Path, policy: Policy | None = None) -> tuple[GuardCheck,
 def guard_bundle(
     folder: Path, policy: Policy | None = None, progress: Callable[[str], None] = lambda step: None
 ) -> Certificate:
-    """All checks of a bundle, made one after another, as a certificate of their own."""
+    """All checks of a bundle, made one after another, as a certificate of their own, called as the folder is."""
     checks = []
     plan = plan_checks(folder, policy)
     for item in plan:
         checks.append(item.run())
         progress(f"{folder.name}: {item.name}")
     return Certificate(
-        subject=folder.name,
+        subject=folder.as_posix(),
         expected=tuple(item.name for item in plan),
         checks=tuple(checks),
         versions={runtime: version for runtime, version in available_runtimes().items() if version},

@@ -107,8 +107,8 @@ def first_wrong_module(guarded: GuardedBundle, fmt: str) -> str | None:
         return None
     try:
         return _first_wrong(guarded, path)
-    except FinetDeployError:
-        return None  # the file, or what leads to its modules, is damaged: other checks say so
+    except (FinetDeployError, ValueError, TypeError, KeyError, ImportError):
+        return None  # the file's tensors, or what leads to its modules, are damaged: other checks say so
 
 
 def _first_wrong(guarded: GuardedBundle, checkpoint: Path) -> str:

@@ -164,7 +164,7 @@ def _rewrite(
 ) -> dict[str, Applied]:
     """Format -> the network that its exporter gets. Formats with the same passes share one."""
     given = Applied(deploy, (), ())
-    first = {names: fmt for fmt, names in reversed(plan.items()) if names}
+    first = {names: fmt for fmt, names in reversed(list(plan.items())) if names}
     if not first:
         return dict.fromkeys(plan, given)
     tell("deploy passes")

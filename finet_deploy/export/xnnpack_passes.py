@@ -46,7 +46,7 @@ def without_idle_passes() -> Iterator[None]:
 def _where_it_works(item: Any, operators: tuple[str, ...]) -> Any:
     result = needs("torch.fx.passes.infra.pass_base", "executorch").PassResult
 
-    class WhereItWorks(item):  # type: ignore[misc]
+    class WhereItWorks(item):
         def call(self, graph_module: Any) -> Any:
             return (
                 super().call(graph_module) if _calls(graph_module, operators) else result(graph_module, False)

@@ -71,7 +71,7 @@ def trace(model: nn.Module, x: Tensor) -> fx.GraphModule:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(model, (x,), strict=False).run_decompositions({})
-            return program.module()  # type: ignore[return-value]
+            return program.module()
     except Exception as error:  # torch.export raises whatever the network's own code does
         line = (str(error).strip().splitlines() or [""])[0][:200]
         raise FinetDeployError(

@@ -30,7 +30,7 @@ class Attention(nn.Module):
 
 
 class Mixed(nn.Module):
-    """(1, 3, 16, 16) -> (1, 13, 16, 16): what the other passes work on."""
+    """(1, 3, 16, 16) -> (1, 16, 16, 16): what the other passes work on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,7 +40,8 @@ class Mixed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         y = self.prelu(self.bn(self.conv(x)))
         wide = F.interpolate(self.pool(y), scale_factor=2.0, mode="bilinear", align_corners=False)
-        return torch.cat([y, wide, self.alone(x), x[:, :1], x[:, 1:2]], 1)
+        largest = x.max(2, keepdim=True).values.expand(-1, -1, 16, -1)
+        return torch.cat([y, wide, self.alone(x), x[:, :1], x[:, 1:2], largest], 1)
 
 
 def lowered(model: nn.Module) -> Exported:

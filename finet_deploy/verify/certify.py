@@ -76,7 +76,7 @@ def verify(
     return prove(
         model,
         deploy,
-        inputs=inputs,
+        inputs=_default_inputs(model) if inputs is None else inputs,
         artifacts=artifacts,
         limits=limits,
         fuse_fn=fuse_fn,
@@ -100,7 +100,6 @@ def prove(
     limits = limits or Limits()
     tell = progress or (lambda _stage: None)
     tell("preconditions")
-    inputs = _default_inputs(model) if inputs is None else inputs
     check_inputs(inputs)
     checks = [_check_preconditions(model, deploy)]
     tell("algebra")

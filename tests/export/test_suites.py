@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from finet_deploy.commands.suites import suite_rows
 
+from finet_deploy.api.suites import suite_rows
 from finet_deploy.bench.settings import Suite, SuiteRow, load_suite
 from finet_deploy.commands.console import Console
 from finet_deploy.errors import UsageError

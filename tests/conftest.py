@@ -17,4 +17,6 @@ keep_memory()
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol() -> None:
     """pytest listens to loggers that pass nothing on, and torch writes its traces for whoever listens."""
-    logging.getLogger("torch.__trace").propagate = True
+    trace = logging.getLogger("torch.__trace")
+    trace.propagate = True
+    trace.handlers.clear()

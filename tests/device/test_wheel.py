@@ -46,6 +46,7 @@ needs_environment = pytest.mark.skipif(NO_ENVIRONMENT is not None, reason=str(NO
 # The packages that measuring on a phone may import: bundles made elsewhere need neither torch nor a runtime, so of the
 # extras only `phone`. (adb_shell brings cffi, cryptography, libusb1, setuptools and typing_extensions.)
 LAPTOP = {"finet-deploy", "adb_shell", "click", "msgspec", "numpy", "safetensors"}
+LAPTOP |= {"Jinja2", "MarkupSafe"}  # the page of a report
 LAPTOP |= {"cffi", "cryptography", "libusb1", "setuptools", "typing_extensions"}
 RUNTIMES = {"executorch", "onnx", "onnxruntime"}
 

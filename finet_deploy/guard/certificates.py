@@ -11,29 +11,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from finet_deploy.export.bundle import Golden
-from finet_deploy.verify.certificate import CONDITIONING, Certificate, Check
+from finet_deploy.verify.certificate import CONDITIONING, REQUIRED, Certificate, Check
 from finet_deploy.verify.limits import Limits
 
-__all__ = ["REQUIRED", "missing_checks", "ordinary_names", "rejudged"]
+__all__ = ["missing_checks", "ordinary_names", "rejudged"]
 
-# What `verify` checks of every network, whatever it is. A certificate without one of these is not of an export.
-REQUIRED = (
-    "preconditions",
-    CONDITIONING,
-    "algebra/fp64",
-    "deploy/weights",
-    "deploy/outputs_fp64",
-    "fp32/no_worse",
-    "normalization/left",
-    "sensitivity/inputs",
-    "sensitivity/zeroed_kernel",
-    "sensitivity/dropped_bias",
-    "sensitivity/swapped_groups",
-    "sensitivity/ignored_eps",
-    "sensitivity/flipped_mean",
-    "contract/original_unchanged",
-    "contract/idempotent",
-)
 # A limit of another reading of the same number by at most this much is the same.
 SLACK = 1 + 1e-9
 # Extreme inputs (zeros, large, denormal) lie this far from the median deviation of the others; see `ordinary_names`.

@@ -22,6 +22,7 @@ __all__ = [
     "Certificate",
     "Check",
     "InputSummary",
+    "REQUIRED",
     "check_outputs",
     "fp32_growth",
     "number",
@@ -29,6 +30,24 @@ __all__ = [
 
 SCHEMA_VERSION = 1
 CONDITIONING = "conditioning/fp32"  # the check whose rows are the unfused fp32 net's own errors
+# What `verify` checks of every network, whatever it is. A certificate without one of these is not whole.
+REQUIRED = (
+    "preconditions",
+    CONDITIONING,
+    "algebra/fp64",
+    "deploy/weights",
+    "deploy/outputs_fp64",
+    "fp32/no_worse",
+    "normalization/left",
+    "sensitivity/inputs",
+    "sensitivity/zeroed_kernel",
+    "sensitivity/dropped_bias",
+    "sensitivity/swapped_groups",
+    "sensitivity/ignored_eps",
+    "sensitivity/flipped_mean",
+    "contract/original_unchanged",
+    "contract/idempotent",
+)
 
 Figure = bool | int | float | str | None | list[str]
 

@@ -22,7 +22,7 @@ from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.fuse import check_fusible, count_normalization, fuse
 from finet_deploy.images import GOLDEN_PHOTOS, default_images, evaluation_inputs, preprocessing_for
 from finet_deploy.verify import weights
-from finet_deploy.verify.certificate import CONDITIONING, Certificate, Check
+from finet_deploy.verify.certificate import REQUIRED, Certificate, Check
 from finet_deploy.verify.compare import compare
 from finet_deploy.verify.forward import (
     as_dtype,
@@ -34,7 +34,7 @@ from finet_deploy.verify.forward import (
     summarize,
 )
 from finet_deploy.verify.limits import Limits
-from finet_deploy.verify.sensitivity import BREAKS, check_breaks, check_distinct_outputs
+from finet_deploy.verify.sensitivity import check_breaks, check_distinct_outputs
 from finet_deploy.verify.stages import (
     Artifact,
     check_algebra,
@@ -139,20 +139,9 @@ def _name_of(model: nn.Module) -> str:
 
 
 def _expected(artifacts: Mapping[str, Artifact]) -> tuple[str, ...]:
-    return (
-        "preconditions",
-        CONDITIONING,
-        "algebra/fp64",
-        "deploy/weights",
-        "deploy/outputs_fp64",
-        "fp32/no_worse",
-        "normalization/left",
-        "sensitivity/inputs",
-        *(f"sensitivity/{name}" for name in BREAKS),
-        *(f"artifact/{name}" for name in artifacts),
-        "contract/original_unchanged",
-        "contract/idempotent",
-    )
+    contract = tuple(name for name in REQUIRED if name.startswith("contract/"))
+    before = tuple(name for name in REQUIRED if name not in contract)
+    return (*before, *(f"artifact/{name}" for name in artifacts), *contract)
 
 
 def _versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ __all__ = [
     "atomic_write_bytes",
     "atomic_write_text",
     "explain_os_error",
+    "folder_name",
     "read_bounded",
     "replace_directory",
     "resolve_inside",
@@ -107,6 +109,11 @@ def sha256_file(path: Path | str) -> str:
         while block := stream.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def folder_name(text: str, otherwise: str) -> str:
+    """A name for a folder out of any text: no path comes of it. `otherwise`: where nothing of the text is left."""
+    return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or otherwise
 
 
 def resolve_inside(folder: Path | str, relative: str) -> Path:

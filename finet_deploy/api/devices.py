@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import signal
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finet_deploy.errors import FinetDeployError, UsageError
+from finet_deploy.files import folder_name
 
 if TYPE_CHECKING:
     from finet_deploy.api.listener import Listener
@@ -117,7 +117,7 @@ def _host(options: DeviceOptions) -> Device:
 
 def device_folder(out: Path, name: str) -> Path:
     """The run folder of one of several devices, below `out`. A device's name is data: no path comes of it."""
-    return out / (re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-") or "device")
+    return out / folder_name(name, "device")
 
 
 def measure_each(commands: dict[str, list[str]], listener: Listener) -> dict[str, int]:

@@ -41,6 +41,11 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     high: float | None
     rounds: int
 
+    def times(self, factor: float) -> Estimate:
+        """The same in another unit: `factor` is positive and exact."""
+        low, high = (None if end is None else end * factor for end in (self.low, self.high))
+        return Estimate(value=self.value * factor, low=low, high=high, rounds=self.rounds)
+
 
 def images_per_second(latencies_ns: Sequence[int], statistic: Literal["median", "mean"]) -> float:
     """Throughput of one visit at batch 1: one over the median latency, or runs over total time (`mean`)."""

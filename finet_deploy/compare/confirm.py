@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from finet_deploy.compare.matching import Match, match_rows
 from finet_deploy.compare.sides import Measured, Side, same_device
 from finet_deploy.devices.base import Device
 from finet_deploy.errors import FinetDeployError, UsageError
+from finet_deploy.files import folder_name
 
 __all__ = ["LEAST_ROUNDS", "Confirmation", "confirm", "find_bundle"]
 
@@ -113,7 +113,7 @@ def _measure(plan: _Planned, device: Device, how: Confirmation, number: int) -> 
     match = plan.matches[0]
     settings = match.base[0].run.job.settings
     rounds = how.rounds or max(settings.rounds, LEAST_ROUNDS)
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", match.network).strip("-") or "network"
+    name = folder_name(match.network, "network")
     return run_bench(
         plan.rows,
         device=device,

@@ -188,7 +188,7 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
     operators = item.timeline.operators
     known = bundle.operators()
     named = name_operators(operators, known, row.artifact.runtime)
-    total = median_estimate(item.whole)
+    total = median_estimate(item.whole).times(1e6)
     accounted, shares = split_up(item.times, item.whole)
     rows = [
         _row(operator, name, shares[i], i, item) for i, (operator, name) in enumerate(zip(operators, named))
@@ -198,7 +198,7 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
         operator=BETWEEN,
         name="",
         where="runtime",
-        cost=(1 - accounted.value) * total.value * 1e6,
+        cost=(1 - accounted.value) * total.value,
         share=1 - accounted.value,
     )
     return Profile(
@@ -212,9 +212,9 @@ def _profile(bundle: Bundle, item: _Measured, device: DeviceInfo, threads: int) 
         threads=threads,
         unit="us",
         macs=row.macs,
-        total=total.value * 1e6,
-        total_low=None if total.low is None else total.low * 1e6,
-        total_high=None if total.high is None else total.high * 1e6,
+        total=total.value,
+        total_low=total.low,
+        total_high=total.high,
         accounted=accounted.value,
         accounted_low=accounted.low,
         accounted_high=accounted.high,
@@ -252,17 +252,12 @@ def split_up(times: Sequence[Sequence[float]], wholes: Sequence[float]) -> tuple
     accounted = _ratio(sums, wholes)
     parts = [_ratio([item[i] for item in times], sums) for i in range(len(times[0]))]
     scale = accounted.value / sum(part.value for part in parts)
-    return accounted, [_times(part, scale) for part in parts]
-
-
-def _times(estimate: Estimate, factor: float) -> Estimate:
-    low, high = (None if end is None else end * factor for end in (estimate.low, estimate.high))
-    return msgspec.structs.replace(estimate, value=estimate.value * factor, low=low, high=high)
+    return accounted, [part.times(scale) for part in parts]
 
 
 def _row(operator: Operator, name: Named, share: Estimate, i: int, item: _Measured) -> model.Row:
     times = [times[i] for times in item.times]
-    cost = _times(share, median_estimate(item.whole).value * 1e6)
+    cost = share.times(median_estimate(item.whole).value * 1e6)
     macs = name.macs if item.row.artifact.dtype == "float32" else None
     bounds = [bound_seconds(best, macs, name.bytes) for best in item.best]
     reached = [bound[0] / time for bound, time in zip(bounds, times) if bound is not None and time > 0]

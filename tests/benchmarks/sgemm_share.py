@@ -43,16 +43,10 @@ def peak_of(threads: int, repeats: int) -> Estimate:
     return median_estimate(rates)
 
 
-def scaled(estimate: Estimate, factor: float) -> Estimate:
-    """The same in another unit."""
-    low, high = (None if value is None else value * factor for value in (estimate.low, estimate.high))
-    return Estimate(value=estimate.value * factor, low=low, high=high, rounds=estimate.rounds)
-
-
 def share_of(summary: RowSummary, peak: Estimate) -> str:
     """Per cent of the peak, with the interval of the rate."""
     rate = summary.images_per_second
-    return "–" if rate is None else format_estimate(scaled(rate, 100 * summary.row.macs / peak.value))
+    return "–" if rate is None else format_estimate(rate.times(100 * summary.row.macs / peak.value))
 
 
 def cells(run: Run, peaks: dict[int, Estimate]) -> list[list[str]]:
@@ -84,7 +78,7 @@ def main() -> None:
     threads = sorted({row.threads for run in runs for row in run.job.rows})
     peaks = {count: peak_of(count, arguments.repeats) for count in threads}
     said = [
-        f"* {count} thread(s): peak {format_estimate(scaled(peak, 2e-9))} GFLOP/s in {arguments.repeats} measurements"
+        f"* {count} thread(s): peak {format_estimate(peak.times(2e-9))} GFLOP/s in {arguments.repeats} measurements"
         for count, peak in peaks.items()
     ]
     rows = [line for run in runs for line in cells(run, peaks)]

@@ -28,6 +28,10 @@ test-thorough: install lint type ## the same with the thorough tests: each netwo
 
 install: $(STAMP) ## the virtual environment with every extra
 
+# pip leaves compiling to what imports a module first. Where nothing may write that down, each process compiles all of
+# torch for itself, six seconds a time.
+unexport PYTHONDONTWRITEBYTECODE
+
 # The stamp carries pyproject's checksum: a changed dependency installs again, an unchanged one costs nothing. Of 270 MB
 # of Python in the dependencies little is ever imported: what is, is compiled then.
 $(STAMP): pyproject.toml

@@ -1,4 +1,4 @@
-"""Two processes by torchrun (Gloo, this machine) against one: the same batch, the same curve; and a killed one."""
+"""Two processes (Gloo, this machine) against one: the same batch, the same curve; and by torchrun, a killed one."""
 
 from __future__ import annotations
 
@@ -18,11 +18,10 @@ import torch
 from finet_deploy.checkpoint import load_checkpoint
 from finet_deploy.data import evaluate_model, evaluation_batches
 from tests.data_sets import make_image_folder
-from tests.train_runs import assert_same_run, read_state_file, rows, tiny_recipe, tiny_sets
+from tests.train_runs import VALIDATED, assert_same_run, read_state_file, rows, tiny_recipe, tiny_sets
 
 ROOT = Path(__file__).parents[2]
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-WORKER = ["-m", "tests.train_worker"]
 SAME = {"dropout": 0.0, "sync_norm": True, "lr": 0.002}
 TOLERANCE = 1e-7  # fp64 rounding, after eight steps of a network that amplifies it
 
@@ -31,9 +30,10 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def launch(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=300)
+def launch(module: str, *arguments: object) -> None:
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=300)
+    assert done.returncode == 0, done.stderr
 
 
 def curve(folder: Path) -> list[float]:
@@ -56,10 +56,9 @@ RUNS = {
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[Path, Path]]:
     """The folders of a run by one process and by two. A process makes all of RUNS: most of its time is its start."""
     base = tmp_path_factory.mktemp("runs")
-    for processes, torchrun in ((1, []), (2, TORCHRUN)):
+    for processes in (1, 2):
         runs = [word for name in RUNS for word in (base / f"{name} {processes}", json.dumps(RUNS[name]))]
-        done = launch(*torchrun, *WORKER, *runs)
-        assert done.returncode == 0, done.stderr
+        launch("tests.train_worker", processes, *runs)
     return lambda name: (base / f"{name} 1", base / f"{name} 2")
 
 
@@ -75,7 +74,9 @@ def test_two_processes_are_one_with_the_whole_batch(
         assert float(row["grad_norm"]) == pytest.approx(float(expected["grad_norm"]), rel=1e-6)
         for column in ("step", "epoch", "lr", "correct", "images"):
             assert row[column] == expected[column]
-    assert [row["images"] for row in rows(two / "log.csv")] == ["359", "359"]  # every validation image once
+    assert [row["images"] for row in rows(two / "log.csv")] == [
+        str(VALIDATED)
+    ] * 2  # every validation image once
     for row, expected in zip(rows(two / "log.csv"), rows(one / "log.csv")):
         assert (row["top1"], row["top5"], row["best"]) == (
             expected["top1"],
@@ -97,7 +98,7 @@ def test_without_synchronized_norms_two_processes_are_not_one(
     one, two = trained("norms apart")
     assert curve(two)[0] != pytest.approx(curve(one)[0], rel=1e-4)
     # Each rank's running statistics are its own; those that were validated are those in the checkpoint.
-    batches = evaluation_batches(tiny_sets(val=359)[1], tiny_recipe().preprocessing(), batch_size=8)
+    batches = evaluation_batches(tiny_sets(val=VALIDATED)[1], tiny_recipe().preprocessing(), batch_size=8)
     accuracy = evaluate_model(load_checkpoint(two / "model.safetensors"), batches, "cpu")
     assert json.loads((two / "result.json").read_text())["accuracy"] == accuracy.to_json_object()
 
@@ -157,9 +158,7 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
 @pytest.fixture(scope="module")
 def uninterrupted(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference") / "run"
-    process = start(data, folder)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    launch("tests.ranks", 2, *OPTIONS, data, "-o", folder)
     return folder
 
 

@@ -38,16 +38,16 @@ def error_line(capsys: pytest.CaptureFixture[str], status: int, *arguments: obje
 
 
 def interrupt_when(
-    arguments: list[object], marker: str, cwd: Path, *, sign: int = signal.SIGINT, warm: bool = False
+    arguments: list[object], marker: str, cwd: Path, *, sign: int = signal.SIGINT, warm: str | None = None
 ) -> tuple[int, str]:
     """Start a command, send `sign` to its whole process group (as a terminal does) once stderr shows `marker`.
 
-    warm: in a fork of a process that has the exporters loaded, for commands that need them.
+    warm: in a fork of a process that has loaded what that purpose needs.
     """
     reading, writing = os.pipe()
     process: WarmProcess | subprocess.Popen[bytes]
     if warm:
-        process = WarmProcess(COMMAND, arguments, cwd, stderr=writing)
+        process = WarmProcess(COMMAND, arguments, cwd, stderr=writing, purpose=warm)
     else:
         command = [sys.executable, "-m", "finet_deploy", *map(str, arguments)]
         process = subprocess.Popen(

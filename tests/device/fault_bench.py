@@ -19,12 +19,20 @@ from typing import Any
 
 import msgspec
 
+# Each command is a fork of this process: what it needs is here before.
+import finet_deploy.api.bench
+import finet_deploy.api.devices
+import finet_deploy.commands.bench  # noqa: F401
 from finet_deploy.devices.adb import open_connection
 from finet_deploy.devices.patience import Patience
 from finet_deploy.devices.rest import RestRule
+from finet_deploy.report.page import templates
 from tests.device.fault_scene import Scene
 
 __all__ = ["Bench", "Done", "Moment"]
+
+for name in templates().list_templates(extensions=["html"]):
+    templates().get_template(name)
 
 LIMIT_S = 90.0  # of one command; what takes longer hangs
 HASTE = Patience(

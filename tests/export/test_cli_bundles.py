@@ -146,7 +146,7 @@ def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(
 ):
     arguments = ["export", *TINY, "--formats", formats, "-o", "bundles/b"]
     if real:
-        status, err = interrupt_when(arguments, marker, tmp_path, warm=True)
+        status, err = interrupt_when(arguments, marker, tmp_path, warm="exporting")
     else:
         status, err = interrupt_here_when(monkeypatch, arguments, marker, tmp_path)
     assert status == INTERRUPTED, err
@@ -157,7 +157,7 @@ def test_ctrl_c_in_any_phase_of_an_export_exits_130_and_leaves_nothing(
 
 def test_sigterm_exits_143_and_leaves_nothing(tmp_path):
     arguments = ["export", *TINY, "-o", "b"]
-    status, err = interrupt_when(arguments, "verify", tmp_path, sign=signal.SIGTERM, warm=True)
+    status, err = interrupt_when(arguments, "verify", tmp_path, sign=signal.SIGTERM, warm="exporting")
     assert (status, "Traceback" in err) == (143, False)
     assert list(tmp_path.iterdir()) == []
 

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from finet_deploy.errors import FinetDeployError, UsageError
 from finet_deploy.export import Bundle, CheckFailed, export, read_bundle
 from finet_deploy.export import exporter as exporter_module
 from finet_deploy.verify import Limits
-from tests.warm_process import WarmProcess
+from tests.warm_process import run_warm
 
 REPOSITORY = Path(__file__).parents[2]
 Inputs = dict[str, Tensor]
@@ -249,12 +248,9 @@ export(model, sys.argv[1], inputs=noise_inputs(16), formats=("ptl",), overwrite=
 """
 
 
-def run_warm(code: str, *arguments: object) -> tuple[int, str]:
+def run_killed(code: str, *arguments: object) -> tuple[int, str]:
     """Exit status and stderr of a process of its own."""
-    with tempfile.TemporaryFile("w+") as stderr:
-        status = WarmProcess(code, arguments, REPOSITORY, stderr=stderr).wait()
-        stderr.seek(0)
-        return status, stderr.read()
+    return run_warm(code, arguments, REPOSITORY, purpose="exporting")
 
 
 @pytest.mark.parametrize("existing", [False, True])
@@ -264,7 +260,7 @@ def test_a_killed_process_leaves_nothing_under_the_name_and_the_old_bundle_whole
     target = tmp_path / "b"
     if existing:
         shutil.copytree(pristine.path, target)
-    status, err = run_warm(KILLED, target, "write the bundle")
+    status, err = run_killed(KILLED, target, "write the bundle")
     assert status == -signal.SIGKILL, err
     if existing:
         assert read_bundle(target).manifest == pristine.manifest
@@ -274,7 +270,7 @@ def test_a_killed_process_leaves_nothing_under_the_name_and_the_old_bundle_whole
 
 def test_sigint_to_a_running_export_leaves_nothing(tmp_path: Path) -> None:
     code = KILLED.replace("signal.SIGKILL", "signal.SIGINT")
-    status, err = run_warm(code, tmp_path / "b", "export ptl")
+    status, err = run_killed(code, tmp_path / "b", "export ptl")
     assert status != 0
     assert "KeyboardInterrupt" in err
     assert not list(tmp_path.iterdir())
@@ -300,7 +296,9 @@ def test_a_disk_that_is_really_full_is_one_readable_error(small_disk, tmp_path: 
     mount, mounted = small_disk
     limit = "" if mounted else "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"
     code = limit + KILLED
-    status, err = run_warm("import sys\nsys.dont_write_bytecode = True\n" + code, mount / "b", "no such step")
+    status, err = run_killed(
+        "import sys\nsys.dont_write_bytecode = True\n" + code, mount / "b", "no such step"
+    )
     last = err.strip().splitlines()[-1]
     assert status != 0
     assert "cannot write: " in last

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from finet_deploy.errors import FinetDeployError
 from finet_deploy.train import EpochReport, Start, StepReport
 from finet_deploy.train.recipe_fields import field_specs
 from finet_deploy.train.recipes import Recipe, load_recipe
-from tests.cli import FAILED, USAGE, error_line, interrupt_when, run_cli
+from tests.cli import FAILED, USAGE, error_line, run_cli
 from tests.data_sets import make_cifar, make_image_folder
 
 SPECS = {name: spec for name, spec in field_specs(Recipe).items() if spec.group and name != "model"}
@@ -253,17 +252,6 @@ def test_image_files_are_read_by_several_processes_unless_told_otherwise(asked, 
     assert [call["workers"] for call in asked] == [6, 1]
     assert [call["train_set"].skip_bad_images for call in asked] == [False, True]
     assert asked[1]["save_every"] == 9
-
-
-def test_sigterm_saves_says_how_to_go_on_and_exits_143(capsys, tmp_path):
-    data = make_cifar(tmp_path / "cifar", train=64, test=10)
-    arguments = ["train", "--dataset", "cifar10", "--data", data, "--epochs", 60, "-o", "run"]
-    status, err = interrupt_when(arguments, "epoch 2/60", tmp_path, sign=signal.SIGTERM)
-    assert status == 143, err
-    assert "go on with: finet-deploy train --resume -o run" in err
-    assert "Traceback" not in err
-    assert (tmp_path / "run" / "state.pt").stat().st_size > 0
-    assert not (tmp_path / "run" / "result.json").exists()
 
 
 def test_the_bar_of_a_terminal_shows_epoch_step_loss_rate_and_goes_away(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,7 @@ def test_tensorboard_gets_the_scalars_and_forgets_what_an_interrupted_run_had_ah
         if last == 4:
             log.epoch(epoch_report(1))
         log.close()
+        time.sleep(1.1)  # files are read in the order of their names, which tell the second
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("train/loss")] == [(1, 1), (2, 1), (3, 1), (4, 2)]
     (top1,) = events.Scalars("validation/top1")

@@ -9,7 +9,7 @@
 namespace finet {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kProfileVersion = 1;
 
 template <class Function>
 Function* clock_function(const char* name) {
@@ -58,7 +58,7 @@ void Profile::write(const std::vector<std::int64_t>& begins_ns, const std::vecto
     calls.push_back({begins_ns[i], begins_ns[i] + latencies_ns[i]});
   }
   for (const auto& reading : readings_) readings.push_back({reading.clock, reading.ns});
-  const Json whole = {{"schema_version", kSchemaVersion},
+  const Json whole = {{"schema_version", kProfileVersion},
                       {"virtual_clock", virtual_},
                       {"unit_ns", trace_.unit_ns},
                       {"origin_ns", trace_.origin_ns},

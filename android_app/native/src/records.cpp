@@ -12,7 +12,7 @@
 namespace finet {
 namespace {
 
-constexpr int kSchemaVersion = 1;
+constexpr int kRecordVersion = 1;
 
 struct CrashSignal {
   int number;
@@ -56,7 +56,7 @@ Records::Records(const std::string& path, std::int64_t visit)
 }
 
 Json Records::record(const char* type, const Json& fields) const {
-  Json whole = {{"type", type}, {"schema_version", kSchemaVersion}, {"visit", visit_}};
+  Json whole = {{"type", type}, {"schema_version", kRecordVersion}, {"visit", visit_}};
   whole.update(fields);
   return whole;
 }

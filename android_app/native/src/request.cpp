@@ -8,7 +8,7 @@ namespace finet {
 namespace {
 
 constexpr std::size_t kMaxRequest = 1 << 20;
-constexpr std::int64_t kMaxRuns = 10'000'000, kMaxThreads = 1024, kSchemaVersion = 1;
+constexpr std::int64_t kMaxRuns = 10'000'000, kMaxThreads = 1024, kRequestVersion = 1;
 constexpr double kMaxSeconds = 1e7;
 
 using json = nlohmann::ordered_json;  // checked inputs stay in the order of the job
@@ -33,7 +33,7 @@ Rule rule(const json& settings, const std::string& loop) {
 }
 
 Request decode(const json& data) {
-  integer(data, "schema_version", kSchemaVersion, kSchemaVersion);
+  integer(data, "schema_version", kRequestVersion, kRequestVersion);
   const json &settings = data.at("settings"), &row = data.at("row"), &golden = row.at("golden");
   Request request;
   request.visit = integer(data.at("visit"), "index", 0, INT64_MAX);

@@ -19,12 +19,12 @@
 namespace finet {
 namespace {
 
-constexpr int kDepth = 256, kSchemaVersion = 1;
+constexpr int kDepth = 256, kRooflineVersion = 1;
 // Short, so that a trial fits between two other processes' turns; the best one counts.
 constexpr double kTrialSeconds = 0.004;
 constexpr int kComputeTrials = 24, kStreamTrials = 8;
 constexpr std::size_t kWorkingSets[] = {32u << 10, 128u << 10, 512u << 10, 2u << 20, 8u << 20, 32u << 20, 96u << 20};
-constexpr int kMaxThreads = 64;
+constexpr int kThreadLimit = 64;
 
 #define FINET_INLINE inline __attribute__((always_inline))
 
@@ -165,14 +165,14 @@ double stream_rate(const Kernels& use, int threads, std::size_t bytes) {
 }  // namespace
 
 void write_roofline(const std::string& path, int threads) {
-  if (threads < 1 || threads > kMaxThreads) throw Problem("threads must be 1 to " + std::to_string(kMaxThreads));
+  if (threads < 1 || threads > kThreadLimit) throw Problem("threads must be 1 to " + std::to_string(kThreadLimit));
   const Kernels& use = kernels();
   Json sets = Json::array();
   const double macs = compute_rate(use, threads);
   for (const std::size_t bytes : kWorkingSets) {
     sets.push_back({{"bytes", bytes}, {"bytes_per_second", stream_rate(use, threads, bytes)}});
   }
-  const Json whole = {{"schema_version", kSchemaVersion},
+  const Json whole = {{"schema_version", kRooflineVersion},
                       {"vectors", use.name},
                       {"threads", threads},
                       {"macs_per_second", macs},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import getpass
 import os
 import socket
@@ -17,6 +18,7 @@ from finet_deploy.files import explain_os_error, read_bounded
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, RSAPublicNumbers
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
 
 __all__ = ["AdbKey", "encode_public_key", "load_or_create_key"]
 
@@ -83,12 +85,19 @@ def load_or_create_key(path: Path | None = None) -> AdbKey:
     return AdbKey(_load(path))
 
 
-def _load(path: Path) -> RSAPrivateKey:
+@functools.lru_cache(maxsize=4)
+def _parse(pem: bytes) -> PrivateKeyTypes:
+    """Kept, as its check takes 40 ms, and a phone that went away is connected to again and again."""
     from cryptography.hazmat.primitives import serialization
+
+    return serialization.load_pem_private_key(pem, password=None)
+
+
+def _load(path: Path) -> RSAPrivateKey:
     from cryptography.hazmat.primitives.asymmetric import rsa
 
     try:
-        private = serialization.load_pem_private_key(read_bounded(path, _MAX_KEY_BYTES), password=None)
+        private = _parse(read_bounded(path, _MAX_KEY_BYTES))
     except (ValueError, TypeError) as error:  # TypeError: it has a password
         raise _unusable(path) from error
     if not isinstance(private, rsa.RSAPrivateKey) or private.key_size != _BITS:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finet_deploy.bench.records import Run
 from finet_deploy.files import atomic_write_bytes, atomic_write_text
@@ -14,7 +16,10 @@ from finet_deploy.report.page.assemble import Content, assemble
 from finet_deploy.report.page.colours import page_css
 from finet_deploy.report.page.png import png_drawer
 
-__all__ = ["render_figures", "render_html", "write_figures"]
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = ["render_figures", "render_html", "templates", "write_figures"]
 
 
 def render_html(runs: Sequence[Run]) -> str:
@@ -42,11 +47,12 @@ def write_figures(runs: Sequence[Run], out: Path) -> tuple[Path, ...]:
     return tuple(paths)
 
 
-def _html(content: Content) -> str:
+@functools.cache
+def templates() -> Environment:
+    """The page's templates. Kept: it takes a tenth of a second to compile them."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
-    environment = Environment(
+    return Environment(
         loader=PackageLoader("finet_deploy.report.page"),
         autoescape=True,
         undefined=StrictUndefined,
@@ -54,14 +60,23 @@ def _html(content: Content) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def _html(content: Content) -> str:
+    from markupsafe import Markup
+
     # Ours, not from records: neither may be escaped, and each is named in the policy by its hash.
     style, script = page_css() + _asset("page.css"), _asset("page.js")
-    return environment.get_template("page.html").render(
-        page=content,
-        axes=list(dict.fromkeys(name for choice in content.versus for name in choice.pictures)),
-        policy=_policy(style, script),
-        style=Markup(style),
-        script=Markup(script),
+    return (
+        templates()
+        .get_template("page.html")
+        .render(
+            page=content,
+            axes=list(dict.fromkeys(name for choice in content.versus for name in choice.pictures)),
+            policy=_policy(style, script),
+            style=Markup(style),
+            script=Markup(script),
+        )
     )
 
 

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,6 @@ from tests.data_sets import make_image_folder
 from tests.train_runs import VALIDATED, assert_same_run, read_state_file, rows, tiny_recipe, tiny_sets
 
 ROOT = Path(__file__).parents[2]
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
 SAME = {"dropout": 0.0, "sync_norm": True, "lr": 0.002}
 TOLERANCE = 1e-7  # fp64 rounding, after eight steps of a network that amplifies it
 
@@ -30,10 +29,12 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def launch(module: str, *arguments: object) -> None:
+def launch(module: str, *arguments: object) -> str:
+    """What the processes say on stderr."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=300)
     assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def curve(folder: Path) -> list[float]:
@@ -117,31 +118,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(make_image_folder(folder, classes=10, train=84, val=4, size=8))
 
 
-def start(data: str, folder: Path, *torchrun: str, more: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """more: options of the command, beside those of `torchrun`."""
-    command = [
-        sys.executable,
-        *TORCHRUN,
-        *torchrun,
-        "-m",
-        "finet_deploy",
-        *OPTIONS,
-        data,
-        "-o",
-        str(folder),
-        *more,
-    ]
+def start(data: str, folder: Path) -> subprocess.Popen[str]:
+    """By torchrun, which starts both again once."""
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
+    command = [sys.executable, *torchrun, "-m", "finet_deploy", *OPTIONS, data, "-o", str(folder)]
     return subprocess.Popen(
         command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
     )
 
 
 def workers_of(agent: int) -> list[int]:
-    """The training processes, by rank."""
+    """The training processes that there are, by rank."""
     children = Path(f"/proc/{agent}/task/{agent}/children").read_text().split()
     ranks = {}
     for child in children:
-        variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        try:
+            variables = Path(f"/proc/{child}/environ").read_bytes().split(b"\0")
+        except OSError:  # it has ended since
+            continue
         for variable in variables:
             if variable.startswith(b"RANK="):
                 ranks[int(variable[5:])] = int(child)
@@ -155,6 +149,12 @@ def wait_for_step(folder: Path, step: int, process: subprocess.Popen[str]) -> No
         time.sleep(0.01)
 
 
+def wait_for_restart(process: subprocess.Popen[str], first: list[int]) -> None:
+    while len(found := workers_of(process.pid)) < 2 or set(found) & set(first):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reference") / "run"
@@ -163,24 +163,25 @@ def uninterrupted(data: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes in /proc")
-def test_a_run_whose_processes_are_stopped_then_killed_and_restarted_ends_as_if_nothing_had_been(
+def test_a_run_whose_processes_are_killed_and_restarted_then_stopped_ends_as_if_nothing_had_been(
     uninterrupted: Path, data: str, tmp_path: Path
 ) -> None:
-    """A signal to one process stops both after the same step; a killed one is started again, and the other with it."""
+    """A killed process is started again, and the other with it; a signal to one stops both after the same step."""
     folder = tmp_path / "run"
     process = start(data, folder)
-    wait_for_step(folder, 3, process)
+    wait_for_step(folder, 5, process)
+    first = workers_of(process.pid)
+    os.kill(first[1], signal.SIGKILL)
+    wait_for_restart(process, first)
+    wait_for_step(folder, 18, process)
     os.kill(workers_of(process.pid)[1], signal.SIGTERM)
     _, err = process.communicate(timeout=300)
     assert process.returncode != 0
+    (saved,) = re.findall(rf"{re.escape(str(folder))}: resumed after step (\d+)", err)
+    assert int(saved) >= 4
     done = len(rows(folder / "steps.csv"))
     assert f"saved {folder / 'state.pt'}" in err
-    assert read_state_file(folder)["/progress/step"] == done < EPOCH  # did not go on to the epoch's end
-    process = start(data, folder, "--max-restarts", "1", more=["--resume"])
-    wait_for_step(folder, 18, process)
-    os.kill(workers_of(process.pid)[1], signal.SIGKILL)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
+    assert read_state_file(folder)["/progress/step"] == done < 2 * EPOCH  # did not go on to the end
+    err = launch("tests.ranks", 2, *OPTIONS, data, "-o", folder, "--resume")
     assert f"{folder}: resumed after step {done}\n" in err
-    assert len(set(re.findall(rf"{re.escape(str(folder))}: resumed after step (\d+)", err))) == 2, err
     assert_same_run(folder, uninterrupted)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -87,10 +89,9 @@ def two_steps(net: nn.Module, x: Tensor, target: Tensor, share: float) -> dict[s
 CASES = {"moments": (True, "moments"), "no affine": (False, "moments"), "grouped": (True, "grouped")}
 
 
-def process(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def process(folder: str) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
     try:
         x, target = (tensor.split(SPLIT)[rank] for tensor in data())
         for case, (affine, impl) in CASES.items():
@@ -105,7 +106,11 @@ def process(rank: int, folder: str) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes find, case by case: started once, for that is what takes the time."""
     path = tmp_path_factory.mktemp("sync")
-    mp.spawn(process, (str(path),), nprocs=2)
+    work = f"fork_ranks(2, functools.partial(process, {str(path)!r}))"
+    imports = "import functools, sys; from tests.unit.test_fbn_sync import process; from tests.ranks import fork_ranks"
+    code = f"{imports}; sys.exit({work})"
+    root, environment = Path(__file__).parents[2], {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=True, timeout=300)
     return path
 
 

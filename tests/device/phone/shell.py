@@ -130,8 +130,7 @@ def spawn(phone: Daemon, kind: ShellKind, command: str) -> Child:
         ours, theirs = [output, errors], [inner, inner_errors]
 
     def in_child() -> None:
-        if kind.tty or not kind.protocol:
-            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
     try:
         process = subprocess.Popen(
@@ -143,7 +142,7 @@ def spawn(phone: Daemon, kind: ShellKind, command: str) -> Child:
             env=environment(phone, kind.terminal),
             cwd="/",
             start_new_session=True,
-            preexec_fn=in_child,
+            preexec_fn=in_child if kind.tty or not kind.protocol else None,
         )
     except BaseException:
         for fd in ours:

@@ -49,7 +49,14 @@ def lowered(model: nn.Module) -> Exported:
     return executorch.to_pte(trace_program(model.eval(), torch.randn(1, 3, 16, 16)))
 
 
-@pytest.mark.parametrize("network", [Attention, Mixed, lambda: well_conditioned(TinyNet())])
+@pytest.mark.parametrize(
+    "network",
+    [
+        pytest.param(Attention, marks=pytest.mark.thorough),
+        Mixed,
+        pytest.param(lambda: well_conditioned(TinyNet()), marks=pytest.mark.thorough, id="TinyNet"),
+    ],
+)
 def test_the_file_is_the_same_as_with_every_pass(network, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     model = network()

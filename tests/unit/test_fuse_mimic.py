@@ -331,7 +331,7 @@ def test_untrained_networks_get_something_to_fold_and_a_certificate(name):
     assert certificate.passed, certificate
 
 
-@pytest.mark.parametrize("name", ["resnet18", "squeezenet"])
+@pytest.mark.parametrize("name", [pytest.param("resnet18", marks=pytest.mark.thorough), "squeezenet"])
 def test_a_dropped_last_norm_is_rejected(name):
     model, inputs = untrained(name)
 

@@ -8,10 +8,23 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-__all__ = ["fork_ranks"]
+__all__ = ["ONE_THREAD", "ROOT", "fork_ranks", "launch"]
+
+ROOT = Path(__file__).parents[1]
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def launch(module: str, *arguments: object) -> str:
+    """What `python -m module ARGUMENTS...` and its forks say on stderr; none of them may fail."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=ONE_THREAD, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
 
 
 def fork_ranks(count: int, work: Callable[[], None]) -> int:

@@ -18,23 +18,11 @@ import torch
 from finet_deploy.checkpoint import load_checkpoint
 from finet_deploy.data import evaluate_model, evaluation_batches
 from tests.data_sets import make_image_folder
+from tests.ranks import ONE_THREAD, ROOT, launch
 from tests.train_runs import VALIDATED, assert_same_run, read_state_file, rows, tiny_recipe, tiny_sets
 
-ROOT = Path(__file__).parents[2]
 SAME = {"dropout": 0.0, "sync_norm": True, "lr": 0.002}
 TOLERANCE = 1e-7  # fp64 rounding, after eight steps of a network that amplifies it
-
-
-def environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def launch(module: str, *arguments: object) -> str:
-    """What the processes say on stderr."""
-    command = [sys.executable, "-m", module, *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=environment(), timeout=300)
-    assert done.returncode == 0, done.stderr
-    return done.stderr
 
 
 def curve(folder: Path) -> list[float]:
@@ -123,7 +111,7 @@ def start(data: str, folder: Path) -> subprocess.Popen[str]:
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
     command = [sys.executable, *torchrun, "-m", "finet_deploy", *OPTIONS, data, "-o", str(folder)]
     return subprocess.Popen(
-        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment()
+        command, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=ONE_THREAD
     )
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-import os
+import functools
 import pickle
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from finet_deploy.nn.moments_sync import SyncGroup
 from finet_deploy.nn.sync import convert_sync_norm
 from finet_deploy.nn.sync_norm import SynchronizedBatchNorm
 from tests.helpers import randomize_statistics
+from tests.ranks import fork_ranks, launch
 
 SPLIT = (4, 8)  # unequal parts: the counts matter
 BATCH = SPLIT[0] + SPLIT[1]
@@ -106,11 +106,7 @@ def process(folder: str) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What two processes find, case by case: started once, for that is what takes the time."""
     path = tmp_path_factory.mktemp("sync")
-    work = f"fork_ranks(2, functools.partial(process, {str(path)!r}))"
-    imports = "import functools, sys; from tests.unit.test_fbn_sync import process; from tests.ranks import fork_ranks"
-    code = f"{imports}; sys.exit({work})"
-    root, environment = Path(__file__).parents[2], {**os.environ, "OMP_NUM_THREADS": "1"}
-    subprocess.run([sys.executable, "-c", code], cwd=root, env=environment, check=True, timeout=300)
+    launch("tests.unit.test_fbn_sync", path)
     return path
 
 
@@ -181,3 +177,7 @@ def test_a_synchronized_model_folds_like_any_other() -> None:
     fused = fuse(synchronized)
     assert count_normalization(fused) == {}
     torch.testing.assert_close(fused(x), model.eval()(x), rtol=1e-12, atol=1e-12)
+
+
+if __name__ == "__main__":
+    sys.exit(fork_ranks(2, functools.partial(process, sys.argv[1])))
